@@ -1,0 +1,87 @@
+"""What can go wrong, and the exit code each cause leaves with."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The one table of exit codes; every scheduler's rules are rendered from it."""
+
+    DONE = 0  # final/result.json is committed
+    DATA = 65  # data, base model or all commits are wrong, missing or unreadable: never retry
+    HARDWARE = 69  # hardware or disk space asked for is not there: retry elsewhere, counted
+    CRASHED = 70  # a rank crashed or hung: retry, counted
+    MEMORY = 71  # out of memory with the token budget at one row: never retry
+    NO_PROGRESS = 73  # several attempts in a row died without a new commit: never retry
+    STORAGE = 74  # object storage unreachable or refusing, after retries: retry, counted
+    STOPPED = 75  # stopped on request; the last commit stands: run again, not a failure
+    FENCED = 76  # a newer attempt owns the run: this one is over
+    BUSY = 77  # another job is running this run: never retry
+    CONFIG = 78  # the config or the command line is wrong, or is not this run's: never retry
+
+
+class JobError(Exception):
+    """An error whose message is one line a user can act on."""
+
+    exit_code: ExitCode = ExitCode.CRASHED
+
+
+class ConfigError(JobError):
+    """The config or the command line is wrong, or is not this run's."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class DataError(JobError):
+    """Data, base model or commits are wrong, missing or unreadable."""
+
+    exit_code = ExitCode.DATA
+
+
+class HardwareError(JobError):
+    """Hardware or disk space that was asked for is not there."""
+
+    exit_code = ExitCode.HARDWARE
+
+
+class OutOfMemory(JobError):
+    """A single row does not fit into the device's memory."""
+
+    exit_code = ExitCode.MEMORY
+
+
+class StorageError(JobError):
+    """Object storage cannot be reached or refuses, after all retries."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class RankCrashed(JobError):
+    """A rank ended by itself, by a signal, or with a traceback."""
+
+    exit_code = ExitCode.CRASHED
+
+
+class Stopped(JobError):
+    """A stop was requested; the last commit, if any, stands."""
+
+    exit_code = ExitCode.STOPPED
+
+
+class Fenced(JobError):
+    """A newer attempt owns the run."""
+
+    exit_code = ExitCode.FENCED
+
+
+class Busy(JobError):
+    """Another job is running this run."""
+
+    exit_code = ExitCode.BUSY
+
+
+def error_for(code: int, message: str) -> JobError:
+    """The error class whose exit code is `code`, so that a rank's error leaves the supervisor as it left the rank."""
+    for kind in (ConfigError, DataError, HardwareError, OutOfMemory, StorageError, Stopped, Fenced, Busy):
+        if kind.exit_code == code:
+            return kind(message)
+    return RankCrashed(message)

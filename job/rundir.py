@@ -1,0 +1,198 @@
+"""The one folder between a supervisor and its ranks: its paths, the stop flag, events, snapshot names."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+STEP_PREFIX = "step-"
+
+
+def home() -> Path:
+    """All writable state of this machine: `SFT_JOB_HOME`, else a folder in the user's cache."""
+    if chosen := os.environ.get("SFT_JOB_HOME"):
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sft-job"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Readers see the old file or the whole new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths below one attempt's folder on one node. The supervisor makes and deletes it; ranks write into it."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def request(self) -> Path:
+        return self.path / "prepare.json"
+
+    @property
+    def base(self) -> Path:
+        """The base model: config and weights."""
+        return self.path / "inputs" / "base"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "inputs" / "tokenizer"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "inputs" / "data"
+
+    @property
+    def prepared(self) -> Path:
+        """Prepared rows: train.arrow, perhaps eval.arrow, summary.json."""
+        return self.path / "prepared"
+
+    @property
+    def resume(self) -> Path:
+        """The files of the commit that this attempt goes on from."""
+        return self.path / "resume"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def best(self) -> Path:
+        """The trainable tensors of the best evaluation so far, where `best.final` asks for them."""
+        return self.path / "best"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def stop_flag(self) -> Path:
+        return self.path / "stop"
+
+    @property
+    def checkpoint_flag(self) -> Path:
+        """Touched by the supervisor when a checkpoint is due by time; removed when its snapshot appears."""
+        return self.path / "checkpoint-due"
+
+    def error(self, rank: int) -> Path:
+        return self.path / f"error-{rank}.json"
+
+    def log(self, name: str) -> Path:
+        return self.path / f"{name}.log"
+
+    def make(self) -> "RunDir":
+        for folder in (self.path, self.base.parent, self.snapshots):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    # ---- the stop flag
+
+    def request_stop(self, reason: str) -> None:
+        write_atomically(self.stop_flag, reason)
+
+    def stop_requested(self) -> str | None:
+        """The reason of the stop request, or None."""
+        try:
+            return self.stop_flag.read_text(encoding="utf-8") or "stop"
+        except FileNotFoundError:
+            return None
+
+    # ---- snapshots: written under a hidden name, renamed into place when whole
+
+    def snapshot(self, step: int) -> Path:
+        return self.snapshots / f"{STEP_PREFIX}{step:08d}"
+
+    def whole_snapshots(self) -> list[tuple[int, Path]]:
+        """(step, folder) of every whole snapshot, oldest first."""
+        found = (entry for entry in self.snapshots.iterdir() if entry.name.startswith(STEP_PREFIX))
+        return sorted((int(entry.name.removeprefix(STEP_PREFIX)), entry) for entry in found)
+
+    # ---- errors: each process leaves the cause of its own end
+
+    def write_error(self, rank: int, code: int, message: str) -> None:
+        write_atomically(self.error(rank), json.dumps({"code": code, "message": message}))
+
+    def read_error(self, rank: int) -> tuple[int, str] | None:
+        """(exit code, one line) as the process left it, or None."""
+        try:
+            found = json.loads(self.error(rank).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return found["code"], found["message"]
+
+
+class EventWriter:
+    """Appends one JSON line per event; the supervisor reads the file while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self._file.write(json.dumps({"kind": kind, **fields}, ensure_ascii=False, allow_nan=True) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class EventReader:
+    """Reads the whole lines that were added since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def read(self) -> list[dict[str, Any]]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                chunk = file.read()
+        except FileNotFoundError:
+            return []
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """What `job.prepare` is asked to do."""
+
+    config: dict[str, Any]
+    train: list[dict[str, Any]]  # {"uri": as given, "path": local file, and the source's own options}
+    eval: list[dict[str, Any]]
+
+    def write(self, run: RunDir) -> None:
+        write_atomically(run.request, json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(run: RunDir) -> "Prepare":
+        return Prepare(**json.loads(run.request.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the ranks of one attempt are asked to do."""
+
+    config: dict[str, Any]
+    attempt: int
+    nonce: str
+    resume_step: int | None  # None: a fresh start
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # so far: {"step": n, "eval_loss": x, ...}
+
+    def write(self, run: RunDir) -> None:
+        write_atomically(run.spec, json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(run: RunDir) -> "Spec":
+        return Spec(**json.loads(run.spec.read_text(encoding="utf-8")))
