@@ -1,0 +1,97 @@
+"""The verbs, and the only place that exits. Nothing heavy is imported before a verb needs it."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from job import __version__
+from job.errors import ConfigError, ExitCode, JobError
+
+SETS = click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Set a field, like --set train.epochs=1.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sft-job")
+def cli() -> None:
+    """Supervised fine-tuning as a batch job: pull, train, checkpoint, get preempted, go on."""
+
+
+@cli.command()
+@click.argument("run")
+@SETS
+@click.option("--take-over", is_flag=True, help="Claim the run even if another job seems to be running it.")
+def run(run: str, sets: tuple[str, ...], take_over: bool) -> None:
+    """Finish RUN (a RUN.yaml or a run folder), or leave it further along.
+
+    The same command again goes on from the last commit; there is no resume flag.
+    """
+    from job import run as story
+    from job.report.progress import stderr_console
+
+    story.run(story.load(run, sets), stderr_console(), take_over)
+
+
+@cli.command()
+@click.argument("run")
+@SETS
+def pull(run: str, sets: tuple[str, ...]) -> None:
+    """Pull everything RUN needs into this machine's cache (SFT_JOB_HOME); the run then needs only its store."""
+    from job import run as story
+    from job.report.progress import stderr_console
+
+    story.pull(story.load(run, sets), stderr_console())
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("prompt")
+@click.option("--max-new-tokens", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0), help="0 is greedy.")
+@click.option("--top-p", default=1.0, show_default=True, type=click.FloatRange(min=0, max=1, min_open=True))
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+def ask(run: str, prompt: str, max_new_tokens: int, temperature: float, top_p: float, device: str) -> None:
+    """Ask the tuned model of RUN (a RUN.yaml or a run folder); only the new text goes to stdout."""
+    from job.answer import answer
+
+    code = answer(run, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, device=device)
+    if code:
+        sys.exit(code)
+
+
+@cli.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+def demo(folder: Path | None) -> None:
+    """Tune a tiny model made on the spot, preempt it once, resume it, ask it. No network, GPU or server."""
+    from job.demo import demo as story
+
+    story(folder)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of RUN.yaml."""
+    from job.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run a verb; the last line on stderr is the cause of a failure, the exit code its kind."""
+    try:
+        cli.main(prog_name="sft-job", standalone_mode=False)
+    except JobError as error:
+        _fail(error)
+    except click.UsageError as error:
+        hint = f" (try '{error.ctx.command_path} --help')" if error.ctx else ""
+        _fail(ConfigError(f"{error.format_message()}{hint}"))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(ExitCode.STOPPED)
+    except click.ClickException as error:
+        _fail(ConfigError(error.format_message()))
+
+
+def _fail(error: JobError) -> None:
+    click.echo(f"sft-job: {error}", err=True)
+    sys.exit(int(error.exit_code))

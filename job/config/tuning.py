@@ -1,0 +1,79 @@
+"""How it is trained: adapter, optimisation, and which evaluation counts as best."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from job.config.marks import FREE
+from job.config.section import Section
+from job.config.values import AutoOrCount, AutoOrFlag, Choice, EpochOrSteps, Modules, Names, Positive, Warmup
+
+_NOT_OF_THE_STEP = "its learning rate is no function of the step, so a resumed run would differ"
+
+
+class LoraConfig(Section):
+    """A LoRA adapter on a frozen base; any other field of peft's LoraConfig goes under `peft`."""
+
+    r: Positive = Field(16, description="The rank.")
+    alpha: Positive = Field(32, description="The scale: the update counts alpha / r times.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the adapter.")
+    target_modules: Modules = Field("all-linear", description="all-linear, a list of module names, or a pattern.")
+    modules_to_save: Names = Field((), description="Modules trained as a whole beside the adapter.")
+    use_dora: bool = Field(False, description="Weight-decomposed LoRA.")
+    use_rslora: bool = Field(False, description="Scale by alpha / sqrt(r).")
+
+
+class TrainConfig(Section):
+    """Optimisation. The global batch counts rows; how they fall onto devices is found by itself."""
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the data; may be a fraction.")
+    max_steps: Positive | None = Field(None, description="End after so many optimizer steps, whatever epochs says.")
+    global_batch_size: Positive = Field(64, description="Rows per optimizer step, over all devices.")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="The peak learning rate; null: 2e-4 with LoRA, 2e-5 for full fine-tuning."
+    )
+    lr_scheduler_type: Annotated[
+        Literal[
+            "cosine",
+            "linear",
+            "constant",
+            "constant_with_warmup",
+            "cosine_with_restarts",
+            "polynomial",
+            "inverse_sqrt",
+            "cosine_with_min_lr",
+            "cosine_warmup_with_min_lr",
+            "warmup_stable_decay",
+        ],
+        Choice(refused={"reduce_lr_on_plateau": _NOT_OF_THE_STEP, "greedy": _NOT_OF_THE_STEP}),
+    ] = Field("cosine", description="The schedule, as transformers names it.")
+    warmup_steps: Warmup = Field(0.03, description="Steps of warm-up; below 1 a share of all steps.")
+    optim: Annotated[Literal["adamw", "adamw_8bit"], Choice()] = Field(
+        "adamw", description="The optimizer; adamw_8bit needs the extra bnb."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Clip the gradient's norm here; 0: never.")
+    eval_steps: EpochOrSteps = Field("epoch", description="Evaluate each epoch, or every so many steps.")
+    logging_steps: Annotated[Positive, FREE] = Field(10, description="Log every so many steps.")
+    token_budget: Annotated[AutoOrCount, FREE] = Field(
+        "auto", description="Tokens in one forward pass on one device; auto: 4 x data.max_length."
+    )
+    gradient_checkpointing: Annotated[AutoOrFlag, FREE] = Field(
+        "auto", description="Recompute activations to save memory; auto: on for GPUs, off on the CPU."
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Data order, adapter initialisation and dropout follow from it.")
+
+
+def _metric(name: str) -> str:
+    if name != "eval_loss":
+        raise ValueError(f"{name} is not supported yet; write eval_loss")
+    return name
+
+
+class BestConfig(Section):
+    """Which evaluation is best, whether training stops for want of a better one, and what is published."""
+
+    metric: Annotated[str, AfterValidator(_metric)] = Field("eval_loss", description="The figure that is compared.")
+    mode: Annotated[Literal["min", "max"], Choice()] = Field("min", description="Whether less or more is better.")
+    patience: Positive | None = Field(None, description="Stop after so many evaluations without a better one.")
+    final: Annotated[Literal["last", "best"], Choice()] = Field("last", description="Which weights become the result.")

@@ -1,0 +1,60 @@
+"""What this machine has: which device the ranks use, and how many ranks there are."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from job.config import RunConfig
+from job.errors import HardwareError
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The ranks of this node."""
+
+    device: str  # "cuda" | "cpu"
+    world_size: int
+    strategy: str  # "single" | "ddp"
+
+
+def visible_gpus(environment: dict[str, str] | None = None, devices: Path = Path("/dev")) -> int:
+    """GPUs this process may use: the scheduler's list where there is one, else the device files. No driver is called."""
+    env = os.environ if environment is None else environment
+    present = sum(1 for entry in devices.glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", entry.name))
+    for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        if (listed := env.get(variable)) is not None:
+            names = [name.strip() for name in listed.split(",") if name.strip()]
+            until_invalid = names[: names.index("-1")] if "-1" in names else names
+            return len(until_invalid) if present or not listed else 0
+    return present
+
+
+def promised_gpus(environment: dict[str, str] | None = None) -> bool:
+    """Did the scheduler grant GPUs to this job? Then training on the CPU would be a silent failure."""
+    env = os.environ if environment is None else environment
+    return any(env.get(name, "").strip() not in ("", "0", "-1", "NoDevFiles") for name in
+               ("SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"))
+
+
+def topology(config: RunConfig) -> Topology:
+    """Which ranks to start here.
+
+    Raises: HardwareError when GPUs were asked for or granted and fewer are there; never a silent run on the CPU.
+    """
+    wanted, asked = config.parallel.device, config.parallel.nproc_per_node
+    gpus = 0 if wanted == "cpu" else visible_gpus()
+    if gpus == 0 and wanted != "cpu" and (wanted == "cuda" or promised_gpus()):
+        reason = "parallel.device is cuda" if wanted == "cuda" else "the scheduler granted GPUs"
+        raise HardwareError(
+            f"{reason}, but this machine shows none (no /dev/nvidia*, or an empty CUDA_VISIBLE_DEVICES); "
+            "ask the scheduler for GPUs, or set parallel.device: cpu"
+        )
+    if gpus and isinstance(asked, int) and asked > gpus:
+        raise HardwareError(f"parallel.nproc_per_node is {asked}, but {gpus} GPUs are visible")
+    ranks = asked if isinstance(asked, int) else max(gpus, 1)
+    chosen = config.parallel.strategy
+    strategy = ("single" if ranks == 1 else "ddp") if chosen == "auto" else chosen
+    if strategy == "single" and ranks > 1:
+        ranks = 1
+    return Topology("cuda" if gpus else "cpu", ranks, strategy)

@@ -1,0 +1,255 @@
+"""The story of a node: pull, claim, launch, commit, report.
+
+A run is a folder in object storage; everything else may vanish at any instant. The same command on any machine that
+reaches the folder either finishes the run or leaves it further along.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from job import __version__
+from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest
+from job.errors import ConfigError, ExitCode, Fenced, JobError, Stopped
+from job.host.launcher import Ended, Ranks
+from job.host.preemption import Stop
+from job.host.topology import Topology, topology
+from job.inputs import Inputs, gather
+from job.publish import publish
+from job.report.report import Report
+from job.report.trackers import check_trackers
+from job.rundir import EventReader, RunDir, Spec
+from job.storage.attempts import Owner, check_fence, claim, ensure_idle, write_end
+from job.storage.checkpoints import Provenance, fetch_best, restore, upload_folder
+from job.storage.committer import Committer
+from job.storage.heartbeat import Heartbeat
+from job.storage.records import RESULT, RUN, Commit, PreparedRecord, Result, RunRecord
+from job.storage.store import NotFound, ObjectStore, open_store
+from job.versions import versions
+from job.workspace import workspace
+
+POLL_SECONDS = 0.1
+FLUSH_SECONDS = 10.0
+UPLOAD_SHARE = 0.4  # of the grace period is kept for uploading what the ranks leave
+LOG_TAIL_LINES = 30
+
+
+def load(run_or_yaml: str, sets: Sequence[str] = ()) -> RunConfig:
+    """The config of a RUN.yaml, or of a run folder that has begun. Raises: ConfigError."""
+    if run_or_yaml.endswith((".yaml", ".yml")):
+        return load_config(Path(run_or_yaml), sets)
+    record = read_run(open_store(run_or_yaml))
+    if record is None:
+        raise ConfigError(f"{run_or_yaml} is neither a .yaml file nor a run folder with a run.json")
+    return with_sets(RunConfig.from_dict(record.config), sets)
+
+
+def pull(config: RunConfig, console: Console) -> None:
+    """Fill this machine's cache; the run folder is not touched."""
+    stop = Stop(config.grace_seconds).listen()
+    report = Report(config, console)
+    try:
+        with workspace() as local:
+            pull_everything(config, local, stop, report)
+    finally:
+        report.close("done")
+
+
+def run(config: RunConfig, console: Console, take_over: bool = False) -> None:
+    """Finish the run, or leave it further along.
+
+    Raises: every JobError of the exit-code table; Stopped when it left on request.
+    """
+    stop = Stop(config.grace_seconds, config.max_time_seconds).listen()
+    store = open_store(config.run, config.storage)
+    report = Report(config, console)
+    outcome = "failed"
+    try:
+        if (finished := read_result(store)) is not None:
+            report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
+            outcome = "done"
+            return
+        record = read_run(store)
+        if record is not None:
+            refuse_another_run(config, record)
+        machine = topology(config)
+        check_trackers(config)
+        if not take_over:
+            ensure_idle(store, stop.requested)
+        with workspace() as local:
+            inputs = gather(config, record, store, local, stop, report)
+            if stop.requested():
+                raise Stopped(f"stopped by {stop.reason} before the first step; nothing was committed yet")
+            owner = claim(store, config.to_dict(), __version__, take_over=take_over, stopped=stop.requested)
+            attempt(config, store, owner, inputs, machine, local, stop, report)
+        outcome = "done"
+    except Stopped:
+        outcome = "stopped"
+        raise
+    finally:
+        report.close(outcome)
+
+
+def attempt(
+    config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, machine: Topology, local: RunDir, stop: Stop,
+    report: Report,
+) -> None:
+    """One attempt, from its claim to its end record."""
+    committer: Committer | None = None
+    code, reason = ExitCode.DONE, "done"
+    try:
+        with Heartbeat(store, owner) as heart:
+            record = begin(config, store, owner, inputs, local)
+            resumed = restore(store, owner.attempt, local.resume, report.message)
+            report.begin(store, owner.attempt, owner.nonce, resumed[1].step if resumed else None, local.path)
+            report.message(opening(owner, resumed))
+            evaluations = resumed[1].evaluations if resumed else []
+            fetch_best(store, config.best.step_of(evaluations), local.best, wanted=config.best.final == "best")
+            Spec(config.to_dict(), owner.attempt, owner.nonce, resumed[1].step if resumed else None, evaluations).write(local)
+            source = Provenance(record.digest, record.prepared, machine.world_size, machine.strategy, versions())
+            committer = Committer(
+                store, owner, source, resumed[0] if resumed else None, config.checkpoint.keep, config.best.step_of,
+                report.message,
+            )
+            ended = follow(local, machine, stop, heart, committer, report)
+            settle(ended, committer, stop, local, report)
+            publish(config, store, owner, inputs, local, committer, report)
+    except JobError as error:
+        code, reason = error.exit_code, str(error)
+        raise
+    except BaseException as error:
+        code, reason = ExitCode.CRASHED, f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if code != ExitCode.FENCED:
+            end(store, owner, code, reason, committer, report)
+
+
+def follow(
+    local: RunDir, machine: Topology, stop: Stop, heart: Heartbeat, committer: Committer, report: Report
+) -> Ended:
+    """Launch the ranks and see them to their end: events to the report, snapshots to the committer, stops to the ranks."""
+    events = EventReader(local.events)
+    flushed = time.monotonic()
+    with Ranks(local, machine) as ranks:
+        while (ended := ranks.ended()) is None:
+            report.handle(events.read())
+            committer.offer(local.whole_snapshots())
+            tell(committer, report)
+            heart.check()
+            if stop.requested() and local.stop_requested() is None:
+                report.message(f"{stop.reason}: stopping at the next step")
+                local.request_stop(stop.reason or "stop")
+            if stop.seconds_left < UPLOAD_SHARE * stop.grace_seconds:
+                report.message("the ranks did not reach a step boundary in time; the last commit stands")
+                ended = Ended(ExitCode.STOPPED, None)
+                break
+            if time.monotonic() - flushed > FLUSH_SECONDS:
+                flushed = time.monotonic()
+                report.flush()
+            time.sleep(POLL_SECONDS)
+    report.handle(events.read())
+    return ended
+
+
+def settle(ended: Ended, committer: Committer, stop: Stop, local: RunDir, report: Report) -> None:
+    """Commit what the ranks left, however they ended.
+
+    Raises: the first failing rank's error; Stopped; StorageError when the last snapshot could not be committed.
+    """
+    committer.offer(local.whole_snapshots())
+    in_time = committer.drain(None if ended.code == ExitCode.DONE else max(0.0, min(stop.seconds_left, 900.0)))
+    tell(committer, report)
+    last = f"the last commit is {committer.parent}" if committer.parent else "nothing was committed yet"
+    if ended.error is not None:
+        for line in log_tail(local):
+            report.message(line)
+        raise ended.error
+    if ended.code == ExitCode.STOPPED:
+        late = "" if in_time else "; the upload under way was not finished"
+        raise Stopped(f"stopped by {stop.reason}; {last}{late}; run the same command again to go on")
+    if committer.last_error is not None:
+        raise committer.last_error
+
+
+def tell(committer: Committer, report: Report) -> None:
+    for done in committer.take():
+        report.committed(done.step, done.seconds, done.size_bytes)
+        report.flush()
+
+
+def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir) -> RunRecord:
+    """Write what makes this folder a run, unless an earlier attempt did: prepared rows, then `run.json`."""
+    if (record := read_run(store)) is not None:
+        refuse_another_run(config, record)
+        return record
+    key = f"prepared/{inputs.fingerprint}.json"
+    folder = f"prepared/{inputs.fingerprint}/{owner.name}"
+    store.put_if_absent(
+        key, PreparedRecord(folder=folder, files=upload_folder(store, local.prepared, folder)).dump()
+    )
+    check_fence(store, owner)
+    record = RunRecord(
+        config=config.to_dict(), trajectory=trajectory(config), digest=trajectory_digest(config),
+        prepared=inputs.fingerprint, base=inputs.base, base_source=inputs.base_source, version=__version__,
+    )
+    if store.put_if_absent(RUN, record.dump()):
+        return record
+    written = read_run(store)
+    assert written is not None
+    refuse_another_run(config, written)
+    return written
+
+
+def opening(owner: Owner, resumed: tuple[str, Commit] | None) -> str:
+    if resumed is None:
+        return f"attempt {owner.attempt}: a fresh start, there is no commit yet"
+    key, commit = resumed
+    return (
+        f"attempt {owner.attempt}: resumed from step {commit.step} ({key}, by attempt {commit.attempt}: "
+        f"the newest commit, all {len(commit.files)} files verified)"
+    )
+
+
+def end(
+    store: ObjectStore, owner: Owner, code: int, reason: str, committer: Committer | None, report: Report
+) -> None:
+    """An attempt that says how it ended spares the next one the wait for its heartbeat. Never raises."""
+    try:
+        write_end(store, owner, code, reason, committer.last_step if committer else 0)
+    except JobError as error:
+        report.message(f"the end of attempt {owner.attempt} was not recorded: {error}")
+
+
+def read_run(store: ObjectStore) -> RunRecord | None:
+    try:
+        return RunRecord.parse(store.get(RUN), f"{store.uri}/{RUN}")
+    except NotFound:
+        return None
+
+
+def read_result(store: ObjectStore) -> Result | None:
+    try:
+        return Result.parse(store.get(RESULT), f"{store.uri}/{RESULT}")
+    except NotFound:
+        return None
+
+
+def refuse_another_run(config: RunConfig, record: RunRecord) -> None:
+    """Raises: ConfigError with the fields that decide the trajectory and differ."""
+    if differences := trajectory_diff(config, record.trajectory):
+        raise ConfigError(
+            f"{config.run} is another run: {'; '.join(differences)}. Put these fields back, or set `run` to a new folder"
+        )
+
+
+def log_tail(local: RunDir) -> list[str]:
+    """The last lines of the log of the rank that failed first; its last line is the cause and comes at the very end."""
+    failed = sorted(local.path.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    name = failed[0].stem.replace("error", "rank") if failed else "rank-0"
+    log = local.log(name)
+    if not log.exists():
+        return []
+    return [f"  {name}| {line}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]]

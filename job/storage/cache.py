@@ -1,0 +1,187 @@
+"""Ask, make room, download under the blob's lock, link: what a source holds is pulled once per node and then shared."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from job.errors import ConfigError, HardwareError
+from job.rundir import home, write_atomically
+from job.storage.blobs import Blob, make_folder, share
+from job.storage.store import Entry
+
+DEFAULT_SHARE = 0.8  # of the file system, where SFT_JOB_CACHE_GB says nothing
+MARGIN_BYTES = 256 << 20  # left free for everything else that writes there
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Download(Protocol):
+    """Write the whole, verified object to `path`, or go on with the partial file beside it."""
+
+    def __call__(self, path: Path) -> object: ...
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def limit_from_environment(folder: Path) -> int:
+    """`SFT_JOB_CACHE_GB` in bytes, else a share of the file system. Raises ConfigError."""
+    given = os.environ.get("SFT_JOB_CACHE_GB")
+    if not given:
+        return int(shutil.disk_usage(folder).total * DEFAULT_SHARE)
+    try:
+        limit = int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise ConfigError(f"SFT_JOB_CACHE_GB must be a number of gigabytes above 0, not {given!r}")
+    return limit
+
+
+def blob_name(uri: str, entry: Entry) -> str:
+    """By content where the store tells a checksum, so that a copy elsewhere is the same blob; else by version."""
+    known = entry.crc64nvme is not None
+    identity = f"crc64nvme:{entry.crc64nvme}:{entry.size}" if known else f"{uri}\n{entry.etag}\n{entry.size}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:40]
+
+
+class Cache:
+    """Bounded, content-addressed, safe for any number of processes; least recently used blobs go first.
+
+    `free` is how the free bytes of a folder are measured. Raises HardwareError where the folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, limit_bytes: int | None = None, free: Callable[[Path], int] = free_bytes
+    ) -> None:
+        self.folder = (folder or home() / "cache").absolute()
+        try:
+            make_folder(self.folder / "blobs")
+            make_folder(self.folder / "index")
+        except OSError as error:
+            raise HardwareError(
+                f"the cache {self.folder} cannot be written ({error.strerror}); set SFT_JOB_HOME to a writable folder"
+            ) from error
+        self.limit_bytes = limit_bytes or limit_from_environment(self.folder)
+        self._free = free
+        self._held: list[int] = []
+
+    def blob(self, uri: str, entry: Entry) -> Blob:
+        return Blob(self.folder / "blobs" / blob_name(uri, entry))
+
+    def close(self) -> None:
+        """Let go of the blobs that were handed out by symlink; call when the run no longer reads them."""
+        while self._held:
+            os.close(self._held.pop())
+
+    # ---- one file
+
+    def take(
+        self, uri: str, entry: Entry, path: Path, download: Download, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Put the blob at `path`, downloading it unless it is here whole. Raises what `download` and `check` raise."""
+        blob = self.blob(uri, entry)
+        with blob.writing(check):
+            if not blob.is_whole(entry.size):
+                blob.path.unlink(missing_ok=True)
+                with self._full_disk_is_told(blob, entry):
+                    download(blob.path)
+                blob.discard_parts()
+                share(blob.path)
+            with contextlib.suppress(PermissionError):  # another user's file: its own times stand
+                os.utime(blob.path)
+            self._hand_out(blob, path)
+
+    @contextlib.contextmanager
+    def _full_disk_is_told(self, blob: Blob, entry: Entry) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, HardwareError) as error:
+            if isinstance(error, OSError) and error.errno not in FULL:
+                raise
+            blob.discard()  # what cannot be finished here must not keep others from finishing
+            raise self._no_space(entry.size) from error
+
+    def _hand_out(self, blob: Blob, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another file system, or links to others' files are forbidden
+            os.link(blob.path, path)
+            return
+        try:
+            path.symlink_to(blob.path)
+        except OSError:
+            shutil.copyfile(blob.path, path)
+            return
+        self._held.append(blob.hold())
+
+    # ---- room
+
+    def make_room(self, wanted: Iterable[tuple[str, Entry]]) -> None:
+        """Evict until what is missing of `wanted` fits, before a byte of it is pulled. Raises HardwareError."""
+        blobs = {self.blob(uri, entry).folder: entry.size for uri, entry in wanted}
+        missing = {folder: size for folder, size in blobs.items() if not Blob(folder).is_whole(size)}
+        needed = sum(max(0, size - Blob(folder).allocated_bytes()) for folder, size in missing.items())
+        if not needed:
+            return
+        others = [Blob(folder) for folder in (self.folder / "blobs").iterdir() if folder not in blobs]
+        # Deleting what a run still links frees nothing on the disk, it only takes it off the cache's account: last.
+        others.sort(key=lambda blob: (blob.is_linked(), blob.last_used()))
+        sizes = {blob.folder: blob.allocated_bytes() for blob in others}
+        total = sum(sizes.values()) + sum(Blob(folder).allocated_bytes() for folder in blobs) + needed
+        for blob in others:
+            short = self._free(self.folder) < needed + MARGIN_BYTES and not blob.is_linked()
+            if sizes[blob.folder] and (total > self.limit_bytes or short) and blob.try_discard():
+                total -= sizes[blob.folder]
+        if total > self.limit_bytes:
+            raise HardwareError(
+                f"pulling needs {gigabytes(needed)} more in the cache {self.folder}, which is bounded to "
+                f"{gigabytes(self.limit_bytes)}; raise SFT_JOB_CACHE_GB"
+            )
+        if self._free(self.folder) < needed + MARGIN_BYTES:
+            raise self._no_space(needed)
+
+    def _no_space(self, needed: int) -> HardwareError:
+        return HardwareError(
+            f"pulling needs {gigabytes(needed + MARGIN_BYTES)} free below {self.folder}, "
+            f"{gigabytes(self._free(self.folder))} are; free some, or set SFT_JOB_HOME to a larger disk"
+        )
+
+    # ---- what a uri held when it was last asked
+
+    def _index(self, uri: str) -> Path:
+        return self.folder / "index" / f"{hashlib.sha256(uri.encode()).hexdigest()[:40]}.json"
+
+    def remember(self, uri: str, entry: Entry) -> None:
+        """Before its download: what is known of a source must not depend on how much of it arrived."""
+        self.note(uri, {"size": entry.size, "etag": entry.etag, "crc64nvme": entry.crc64nvme})
+
+    def recall(self, uri: str) -> Entry | None:
+        """The entry that was last remembered of `uri`; its blob may have been evicted since."""
+        fields = self.noted(uri)
+        return Entry(uri, fields["size"], fields["etag"], fields["crc64nvme"]) if fields else None
+
+    def forget(self, uri: str) -> None:
+        with contextlib.suppress(OSError):
+            self._index(uri).unlink()
+
+    def note(self, uri: str, fields: dict[str, Any]) -> None:
+        """Keep a small record under `uri`."""
+        write_atomically(self._index(uri), json.dumps({"uri": uri} | fields))
+        share(self._index(uri))
+
+    def noted(self, uri: str) -> dict[str, Any] | None:
+        try:
+            found = json.loads(self._index(uri).read_text(encoding="utf-8"))
+        except (FileNotFoundError, PermissionError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

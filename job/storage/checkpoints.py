@@ -1,0 +1,209 @@
+"""Files first, record last. A checkpoint without its record does not exist.
+
+Commits order by (attempt, step): what a fenced attempt still writes is never chosen over its successor's.
+"""
+
+import hashlib
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from job.errors import DataError, StorageError
+from job.storage.attempts import Owner, check_fence, now
+from job.storage.records import COMMIT_KEY, Commit, FileRecord
+from job.storage.store import NotFound, ObjectStore
+
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What every commit of an attempt says about where it comes from."""
+
+    run_digest: str
+    prepared: str
+    world_size: int
+    strategy: str
+    versions: dict[str, str]
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def upload_folder(store: ObjectStore, folder: Path, prefix: str) -> list[FileRecord]:
+    """Upload every file of `folder` below `prefix`; hashes are of the local bytes."""
+    records = []
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name = path.relative_to(folder).as_posix()
+        records.append(FileRecord(name=name, size=path.stat().st_size, sha256=sha256(path)))
+        store.upload(path, f"{prefix}/{name}")
+    return records
+
+
+def download_files(store: ObjectStore, prefix: str, files: list[FileRecord], folder: Path) -> None:
+    """Download and check every file; a file that differs is read once more, past what any cache gave.
+
+    Raises: DataError naming the file that is damaged or missing.
+    """
+    for file in files:
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(2):
+            target.unlink(missing_ok=True)
+            store.download(f"{prefix}/{file.name}", target)
+            if target.stat().st_size == file.size and sha256(target) == file.sha256:
+                break
+        else:
+            raise DataError(f"{store.uri}/{prefix}/{file.name} is not the file that was committed (SHA-256 differs)")
+
+
+def commit_keys(store: ObjectStore) -> list[str]:
+    """Newest first."""
+    found = [match for entry in store.list("commits/") if (match := COMMIT_KEY.fullmatch(entry.key))]
+    found.sort(key=lambda match: (int(match[1]), int(match[2]), match[3] or ""), reverse=True)
+    return [match[0] for match in found]
+
+
+def step_of(key: str) -> int:
+    match = COMMIT_KEY.fullmatch(key)
+    assert match is not None
+    return int(match[2])
+
+
+def read_commit(store: ObjectStore, key: str) -> Commit:
+    return Commit.parse(store.get(key), f"{store.uri}/{key}")
+
+
+def commit(
+    store: ObjectStore, owner: Owner, snapshot: Path, step: int, parent: str | None, evaluations: list[dict[str, object]],
+    source: Provenance,
+) -> str:
+    """Upload a whole snapshot and write its record; returns the commit's key.
+
+    Raises: Fenced before anything is written when a newer attempt exists; StorageError.
+    """
+    check_fence(store, owner)
+    folder = f"checkpoints/{owner.attempt:04d}-{owner.nonce}/step-{step}-{secrets.token_hex(4)}"
+    files = upload_folder(store, snapshot, folder)
+    check_fence(store, owner)
+    record = Commit(
+        attempt=owner.attempt, nonce=owner.nonce, step=step, folder=folder, files=files, parent=parent,
+        run_digest=source.run_digest, prepared=source.prepared, evaluations=evaluations, world_size=source.world_size,
+        strategy=source.strategy, versions=source.versions, created=now(),
+    )
+    key = owner.commit_key(step)
+    if not store.put_if_absent(key, record.dump()):
+        raise StorageError(f"{store.uri}/{key} exists already, but this attempt never wrote it")
+    return key
+
+
+def restore(store: ObjectStore, attempt: int, target: Path, say: Callable[[str], None]) -> tuple[str, Commit] | None:
+    """Bring the newest commit that is whole to `target`; None where there is no commit at all.
+
+    A damaged one is reported, marked for people and for pruning, and the one before is taken.
+    Raises: DataError when commits exist and none can be read: never a silent restart.
+    """
+    keys = commit_keys(store)
+    for key in keys:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        try:
+            found = read_commit(store, key)
+            download_files(store, found.folder, found.files, target)
+            return key, found
+        except DataError as damage:
+            say(f"commit {key} is damaged: {damage}; taking the one before")
+            store.put(_marker(key, attempt), str(damage).encode())
+    if keys:
+        raise DataError(
+            f"{store.uri} has {len(keys)} commits and none can be read whole; nothing was changed. "
+            "Restore the files they name, or begin anew in another run folder"
+        )
+    return None
+
+
+def fetch_best(store: ObjectStore, step: int | None, target: Path, wanted: bool) -> None:
+    """The files of the commit of the best evaluation so far, where the result will be made of them."""
+    if not wanted or step is None:
+        return
+    for key in commit_keys(store):
+        if step_of(key) == step:
+            found = read_commit(store, key)
+            download_files(store, found.folder, found.files, target)
+            return
+    raise DataError(f"{store.uri}: the commit of the best evaluation, step {step}, is missing")
+
+
+def _marker(key: str, attempt: int) -> str:
+    return f"damaged/{Path(key).stem}-{attempt:04d}.json"
+
+
+def damaged(store: ObjectStore) -> set[str]:
+    """Keys of the commits that some attempt found damaged."""
+    return {f"commits/{Path(entry.key).stem.rpartition('-')[0]}.json" for entry in store.list("damaged/")}
+
+
+def prune(
+    store: ObjectStore, owner: Owner, newest: str, keep: int, best_step: int | None, say: Callable[[str], None],
+    sweep: bool = True,
+) -> None:
+    """Delete old commits behind `newest`, which must read back: record first, files after.
+
+    Kept: the newest `keep` undamaged ones and the best. `sweep`: also what killed uploads of earlier attempts left.
+    Without permission to delete: a warning.
+    Raises: Fenced.
+    """
+    check_fence(store, owner)
+    back = read_commit(store, newest)
+    for file in back.files:
+        if store.stat(f"{back.folder}/{file.name}").size != file.size:
+            raise StorageError(f"{store.uri}/{newest} does not read back; nothing was pruned")
+    keys, marked = commit_keys(store), damaged(store)
+    whole = [key for key in keys if key not in marked]
+    kept = set(whole[:keep])
+    if best_step is not None:
+        kept |= {key for key in whole if step_of(key) == best_step}
+    try:
+        for key in [key for key in keys if key not in kept]:
+            try:
+                folder = read_commit(store, key).folder
+            except DataError:  # unreadable or already gone: there is no folder to name
+                folder = None
+            store.delete([key])
+            if folder is not None:
+                store.delete([entry.key for entry in store.list(f"{folder}/")])
+        if sweep:
+            _sweep(store, owner)
+    except StorageError as error:
+        say(f"old checkpoints were not deleted: {error}")
+
+
+def _sweep(store: ObjectStore, owner: Owner) -> None:
+    """Files of earlier attempts' uploads that never got their record."""
+    named = set()
+    for key in commit_keys(store):
+        try:
+            named.add(read_commit(store, key).folder)
+        except DataError:
+            return  # a record that cannot be read may name any folder
+    orphans = []
+    for entry in store.list("checkpoints/"):
+        attempt = int(entry.key.split("/")[1].split("-")[0])
+        if attempt < owner.attempt and "/".join(entry.key.split("/")[:3]) not in named:
+            orphans.append(entry.key)
+    store.delete(orphans)
+
+
+def exists(store: ObjectStore, key: str) -> bool:
+    try:
+        store.stat(key)
+    except NotFound:
+        return False
+    return True

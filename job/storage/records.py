@@ -1,0 +1,112 @@
+"""The JSON records of a run folder, and the keys they stand under. They cross a trust boundary, so they are checked."""
+
+import re
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from job.errors import DataError
+
+RUN, RESULT, TRACKERS = "run.json", "final/result.json", "trackers.json"
+ATTEMPT_KEY = re.compile(r"attempts/(\d{4,})(?:-([0-9a-f]{12}))?\.json")
+COMMIT_KEY = re.compile(r"commits/(\d{4,})-(\d{8,})(?:-([0-9a-f]{12}))?\.json")
+
+
+class Record(BaseModel):
+    """A record of the run folder; a newer version's extra fields are kept out of the way."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """Raises: DataError naming the record when it is not what it should be."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(str(part) for part in problem["loc"])
+            raise DataError(f"{where} is damaged: {place}: {problem['msg']}") from error
+
+    def dump(self) -> bytes:
+        return self.model_dump_json(indent=1).encode()
+
+
+class FileRecord(Record):
+    name: str
+    size: int  # bytes
+    sha256: str  # hex
+
+
+class RunRecord(Record):
+    """`run.json`: what this run is. Written once, before the first step."""
+
+    config: dict[str, Any]
+    trajectory: dict[str, Any]  # the fields that decide the trajectory, by dotted path
+    digest: str  # of `trajectory`
+    prepared: str  # fingerprint
+    base: dict[str, str]  # file name -> digest of the base's weights
+    base_source: str  # the base with its revision pinned
+    version: str
+
+
+class PreparedRecord(Record):
+    """`prepared/<fingerprint>.json`: which files hold the prepared rows."""
+
+    folder: str
+    files: list[FileRecord]
+
+
+class AttemptRecord(Record):
+    """`attempts/0007.json`: who runs the run. The nonce tells two claims of one number apart."""
+
+    attempt: int
+    nonce: str
+    host: str
+    process: dict[str, Any]  # boot id, pid namespace, pid and start time: is it still there?
+    scheduler: dict[str, str]  # ids of the job that started it
+    created: str
+    version: str
+    config: dict[str, Any]
+
+
+class EndRecord(Record):
+    """`attempts/0007-end.json`: how an attempt ended."""
+
+    code: int
+    reason: str
+    step: int
+    created: str
+
+
+class Commit(Record):
+    """`commits/0007-00001200.json`: the commit. A checkpoint without it does not exist."""
+
+    attempt: int
+    nonce: str
+    step: int
+    folder: str
+    files: list[FileRecord]
+    parent: str | None
+    run_digest: str
+    prepared: str
+    evaluations: list[dict[str, Any]]
+    world_size: int
+    strategy: str
+    versions: dict[str, str]
+    created: str
+
+
+class Result(Record):
+    """`final/result.json`: the run is finished, and this folder is what it made."""
+
+    folder: str
+    files: list[FileRecord]
+    kind: str  # "adapter" | "full"
+    chat: bool
+    step: int
+    attempt: int
+    commit: str | None
+    evaluations: list[dict[str, Any]]
+    base: str
+    created: str
+    versions: dict[str, str]

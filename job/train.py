@@ -1,0 +1,189 @@
+"""The story of a rank: read the inputs and the checkpoint, train, snapshot, leave the tuned model behind.
+
+Started by the supervisor as `python -m job.train RUN_DIR` with torchrun's environment variables. It touches no network
+but its peers': what it needs lies in the run folder, what it makes it leaves there.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from trl import SFTConfig
+
+from job.config import RunConfig
+from job.errors import ConfigError, HardwareError, OutOfMemory, Stopped
+from job.rundir import EventWriter, RunDir, Spec
+from job.training.batches import Schedule
+from job.training.conductor import Conductor
+from job.training.dataset import PreparedRows
+from job.training.final import base_dtype, write_final
+from job.training.model import compute_dtype, keeps_documents_apart, load_model
+from job.training.process import bind_to_parent, leave
+from job.training.sample import generate
+from job.training.snapshot import restore_parameters
+from job.training.tokenizer import load_tokenizer
+from job.training.trainer import Layout, Trainer
+
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit"}
+
+
+def train(run: RunDir, rank: int) -> None:
+    """Raises: every JobError a rank can cause; Stopped when it left on request."""
+    spec = Spec.read(run)
+    config = RunConfig.from_dict(spec.config)
+    events = EventWriter(run.events if rank == 0 else Path(os.devnull))
+    device = chosen_device()
+    summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
+    rows = PreparedRows(run.prepared / "train.arrow")
+    evaluation = PreparedRows(run.prepared / "eval.arrow") if (run.prepared / "eval.arrow").exists() else None
+    tokenizer = load_tokenizer(run.tokenizer, config, summary)
+    schedule = Schedule(len(rows), config.train.global_batch_size, config.train.epochs, config.train.max_steps, config.train.seed)
+
+    model = load_model(run.base, config, device.type)
+    dtype = compute_dtype(config, device.type)
+    arguments = trainer_arguments(run, config, schedule, device, dtype)  # starts the process group on several ranks
+    model.to(device)
+    padded = not keeps_documents_apart(model, device)
+    at = Layout(rank, int(os.environ["WORLD_SIZE"]), config.token_budget, padded, device)
+
+    def sample(step: int, stopped: Callable[[], bool]) -> None:
+        made = generate(
+            conductor.trainer.model, tokenizer, config.samples.prompts, chat=summary["chat"],
+            max_new_tokens=config.samples.max_new_tokens, temperature=config.samples.temperature,
+            top_p=config.samples.top_p, seed=config.train.seed, eos_ids=summary["end_of_turn_ids"], stopped=stopped,
+            autocast=dtype if dtype == torch.bfloat16 else None,
+        )
+        events.write("samples", step=step, rows=[{"prompt": one.prompt, "generation": one.generation} for one in made])
+
+    conductor = Conductor(run, spec, config, schedule, rank, events, evaluation, sample)
+    resume = None if spec.resume_step is None else (spec.resume_step, run.resume)
+    trainer = Trainer(model, tokenizer, arguments, rows, schedule, at, conductor, resume)
+    conductor.trainer = trainer
+    announce(events, model, rows, schedule, at, dtype, spec)
+    try:
+        trainer.train(resume_from_checkpoint=trainer.resume_folder())
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"out of GPU memory with a token budget of {at.token_budget}: set train.token_budget lower "
+            f"(not below data.max_length {config.data.max_length}), or train.gradient_checkpointing: true"
+        ) from error
+    conductor.finish()
+    if conductor.stopped:
+        raise Stopped(f"stopped on request ({run.stop_requested()})")
+    publish(run, config, conductor, model, tokenizer, summary, rank)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def chosen_device() -> torch.device:
+    """What the supervisor promised. Raises: HardwareError when torch does not see it; never a silent run on the CPU."""
+    if os.environ["SFT_JOB_DEVICE"] == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise HardwareError(
+            f"GPUs are visible but torch {torch.__version__} cannot use them: its build or the driver does not fit; "
+            "`nvidia-smi` and `python -c 'import torch; torch.cuda.init()'` say more"
+        )
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
+
+
+def trainer_arguments(
+    run: RunDir, config: RunConfig, schedule: Schedule, device: torch.device, dtype: torch.dtype
+) -> SFTConfig:
+    """Every argument whose default could change the run is set here; what we do ourselves is switched off."""
+    train = config.train
+    if train.optim == "adamw_8bit":
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError as error:
+            raise ConfigError("train.optim adamw_8bit needs bitsandbytes: pip install 'sft-job[bnb]'") from error
+    checkpointing = train.gradient_checkpointing
+    return SFTConfig(
+        output_dir=str(run.path / "trainer"),
+        max_steps=schedule.steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=train.lr_scheduler_type,
+        warmup_steps=train.warmup(schedule.steps),
+        optim=OPTIMIZERS[train.optim],
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        seed=train.seed,
+        use_cpu=device.type == "cpu",
+        bf16=dtype == torch.bfloat16,
+        fp16=False,
+        tf32=None,
+        gradient_checkpointing=device.type == "cuda" if checkpointing == "auto" else bool(checkpointing),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        max_length=config.data.max_length,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        average_tokens_across_devices=False,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        ignore_data_skip=True,
+        **config.trl,
+    )
+
+
+def announce(
+    events: EventWriter, model: Any, rows: PreparedRows, schedule: Schedule, at: Layout, dtype: torch.dtype, spec: Spec
+) -> None:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    events.write(
+        "training", steps=schedule.steps, step=spec.resume_step or 0, rows=len(rows), parameters=trained,
+        device=at.device.type,
+    )
+    events.write(
+        "log",
+        message=f"training {trained:,} of {whole:,} parameters in fp32, computing in {str(dtype).removeprefix('torch.')} "
+        f"on {at.world_size} x {at.device.type}; {len(rows):,} rows, {schedule.steps:,} steps; "
+        f"{'padded' if at.padded else 'padding-free'} micro-batches of at most {at.token_budget:,} tokens",
+    )
+
+
+def publish(
+    run: RunDir, config: RunConfig, conductor: Conductor, model: Any, tokenizer: Any, summary: dict[str, Any], rank: int
+) -> None:
+    """Rank 0 writes the result's files; the best evaluation's tensors where `best.final` asks for them."""
+    if rank != 0:
+        return
+    if config.samples.prompts and not conductor.sampled_at_end:
+        conductor.sample(conductor.last_step)
+        if run.stop_requested():
+            raise Stopped("stopped while sampling at the end; the last step is in the last commit")
+    if config.best.final == "best" and run.best.exists():
+        restore_parameters(run.best, model)
+    write_final(
+        run.final, model, tokenizer, base_source=config.model.base, eos_ids=summary["end_of_turn_ids"],
+        dtype=base_dtype(run.base),
+    )
+
+
+def main() -> None:
+    bind_to_parent()
+    run, rank = RunDir(Path(sys.argv[1])), int(os.environ["RANK"])
+    code = leave(run, rank, lambda: train(run, rank))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # nothing of torch's or NCCL's shutdown may hang or change the code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What a rank does at each step boundary: log, evaluate, sample, snapshot, stop. In that order, on all ranks alike.
+
+An evaluation that is due comes before the snapshot, so that the commit carries it; a stop skips it, and whoever
+resumes at that step finds it missing and does it first.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from job.config import RunConfig
+from job.errors import ConfigError, RankCrashed
+from job.rundir import EventWriter, RunDir, Spec
+from job.training.batches import Schedule
+from job.training.dataset import PreparedRows
+from job.training.loss import summed_loss
+from job.training.snapshot import Snapshot, SnapshotWriter, capture, write
+from job.training.trainer import Boundary, Trainer, share
+
+EVALUATION_ROWS = 64  # rows between two looks at the stop flag, over all ranks
+
+
+class Conductor:
+    """Bound to its trainer before training begins. Only rank 0 writes events and snapshots."""
+
+    def __init__(
+        self, run: RunDir, spec: Spec, config: RunConfig, schedule: Schedule, rank: int, events: EventWriter,
+        evaluation_rows: PreparedRows | None, sample: Callable[[int, Callable[[], bool]], None],
+    ) -> None:
+        self._run, self._config, self._schedule, self._rank = run, config, schedule, rank
+        self._events, self._rows, self._sample = events, evaluation_rows, sample
+        self.evaluations: list[dict[str, Any]] = list(spec.evaluations)
+        self._resume_step = spec.resume_step or 0
+        self._stopped = self._through = False
+        self.last_step = self._sampled_step = self._resume_step
+        self._interval = config.checkpoint.interval()
+        self._last_snapshot = self._last_step = time.monotonic()
+        self._snapshot_step = self._resume_step
+        self._writer = SnapshotWriter(run, self._snapshot_written) if rank == 0 else None
+        self.trainer: Trainer
+
+    @property
+    def stopped(self) -> bool:
+        """The run was stopped before its work was complete; the last snapshot is where to go on."""
+        return self._stopped
+
+    @property
+    def over(self) -> bool:
+        """No further step is to be taken in this attempt."""
+        return self._stopped or self._through
+
+    @property
+    def sampled_at_end(self) -> bool:
+        return self._sampled_step == self.last_step and self._sampled_step > self._resume_step
+
+    def stop_requested(self) -> bool:
+        return self._run.stop_requested() is not None
+
+    def checkpoint_due(self, step: int) -> bool:
+        if self._interval.steps is not None:
+            return step % self._interval.steps == 0
+        return time.monotonic() - self._last_snapshot >= (self._interval.seconds or math.inf)
+
+    def begun(self) -> None:
+        """Do the evaluation that was due at the step we resume from and was not done; see to runs that are through."""
+        step, best_before = self._resume_step, self._best_step()
+        if step and self._evaluation_due(step):
+            if not self._evaluate(step):
+                self._stop(step)
+                return
+            if step >= self._schedule.steps or self._new_best(best_before):
+                self._take_snapshot(step, self._new_best(best_before))
+        self._through = bool(step) and self._patience_spent()
+        self._last_step = time.monotonic()
+
+    def step_done(self, boundary: Boundary) -> bool:
+        step = self.last_step = boundary.step
+        self._log(boundary)
+        if not boundary.finite:
+            rows = [int(row) for row in self._schedule.rows_of(step)]
+            raise RankCrashed(
+                f"the loss or gradient of step {step} is not finite (rows {rows[:8]}{'...' if len(rows) > 8 else ''}); "
+                "a lower train.learning_rate or model.precision: fp32 may help"
+            )
+        if boundary.stop:
+            self._stop(step)
+            return True
+        best_before = self._best_step()
+        if self._evaluation_due(step) and not self._evaluate(step):
+            self._stop(step)
+            return True
+        new_best = self._new_best(best_before)
+        ends = step >= self._schedule.steps or self._patience_spent()
+        if boundary.checkpoint or ends or new_best:
+            self._take_snapshot(step, new_best)
+        self._last_step = time.monotonic()
+        return ends
+
+    def finish(self) -> None:
+        """Wait until the last snapshot is on disk."""
+        if self._writer is not None:
+            self._writer.wait()
+
+    # ---- snapshots
+
+    def _stop(self, step: int) -> None:
+        self._stopped = True
+        if step > self._snapshot_step:
+            self._take_snapshot(step, new_best=False)
+
+    def _take_snapshot(self, step: int, new_best: bool) -> None:
+        begun = time.monotonic()
+        if self._writer is not None:
+            optimizer = getattr(self.trainer.optimizer, "optimizer", self.trainer.optimizer)
+            snapshot = capture(step, self.trainer.model, optimizer, self.evaluations)
+            if new_best:
+                write(Snapshot(step, snapshot.trainable, {}, []), self._run.best)
+            self._writer.put(snapshot)
+        self._snapshot_step, self._last_snapshot = step, time.monotonic()
+        self._events.write("snapshot", step=step, blocked_seconds=round(time.monotonic() - begun, 4))
+
+    def _snapshot_written(self, step: int, seconds: float) -> None:
+        self._events.write("snapshot_written", step=step, seconds=round(seconds, 4))
+
+    # ---- evaluation
+
+    def _evaluation_due(self, step: int) -> bool:
+        if self._rows is None or any(done["step"] == step for done in self.evaluations):
+            return False
+        every = self._config.train.eval_steps
+        steps = self._schedule.steps_per_epoch if every == "epoch" else int(every)
+        return step % steps == 0 or step >= self._schedule.steps
+
+    def _evaluate(self, step: int) -> bool:
+        """Returns whether it was completed; the same on every rank."""
+        assert self._rows is not None
+        trainer, at = self.trainer, self.trainer.layout
+        trainer.model.eval()
+        summed = torch.zeros((), dtype=torch.float64)
+        for start in range(0, len(self._rows), EVALUATION_ROWS):
+            if trainer.agreement.sum(self.stop_requested())[0]:
+                return False
+            ids = range(start, min(start + EVALUATION_ROWS, len(self._rows)))
+            with torch.no_grad(), trainer.accelerator.autocast():
+                for micro in share(self._rows, ids, at):
+                    summed += summed_loss(trainer.model, micro, trainer.skips_untrained).double().cpu()
+        total = trainer.agreement.sum(float(summed))[0]
+        loss = total / int(self._rows.trained.sum())
+        metrics = {"eval_loss": loss, "eval_perplexity": math.exp(min(loss, 700.0))}
+        if self._config.best.metric not in metrics:
+            raise ConfigError(f"best.metric {self._config.best.metric} is not computed; there are {', '.join(metrics)}")
+        if self._config.samples.every == "eval":
+            self.sample(step)
+            if trainer.agreement.sum(self.stop_requested())[0]:
+                return False
+        self.evaluations.append({"step": step, **metrics})
+        self._events.write("evaluation", step=step, metrics=metrics)
+        return True
+
+    def sample(self, step: int) -> None:
+        if self._rank == 0 and self._config.samples.prompts:
+            self._sample(step, self.stop_requested)
+            self._sampled_step = step
+
+    def _best_step(self) -> int | None:
+        return self._config.best.step_of(self.evaluations)
+
+    def _new_best(self, before: int | None) -> bool:
+        """Only where the best weights become the result: then they need a commit of their own."""
+        return self._config.best.final == "best" and self._best_step() != before
+
+    def _patience_spent(self) -> bool:
+        patience, best = self._config.best.patience, self._best_step()
+        return patience is not None and sum(done["step"] > (best or 0) for done in self.evaluations) >= patience
+
+    def _log(self, boundary: Boundary) -> None:
+        step, now = boundary.step, time.monotonic()
+        self._events.write(
+            "step",
+            step=step,
+            epoch=self._schedule.epoch(step),
+            loss=boundary.loss,
+            grad_norm=boundary.grad_norm,
+            learning_rate=boundary.learning_rate,
+            tokens=boundary.trained_tokens,
+            seconds=now - self._last_step,
+            logged=step % self._config.train.logging_steps == 0 or step in (1, self._schedule.steps),
+        )

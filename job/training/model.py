@@ -1,0 +1,119 @@
+"""The model that is trained: base weights in their compute type, trainable parameters in fp32, a probe of its attention."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
+
+from job.config import RunConfig
+from job.errors import ConfigError, DataError
+
+PROBE_TOLERANCE = 0.05  # of the largest logit: far above rounding in bf16, far below another position's logits
+
+
+def compute_dtype(config: RunConfig, device: str) -> torch.dtype:
+    """bf16 or fp32. `auto` is bf16 where a GPU computes it; a CPU runs fp32 unless told otherwise."""
+    if config.model.precision == "auto":
+        return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if config.model.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("model.precision is bf16, but this GPU does not compute it; use fp32, or a newer GPU")
+    return torch.bfloat16 if config.model.precision == "bf16" else torch.float32
+
+
+def load_model(path: Path, config: RunConfig, device: str) -> Any:
+    """The model to train, on the CPU: with LoRA a PeftModel over frozen weights, else every parameter trains.
+
+    Trainable parameters are fp32 whatever the compute type: bf16 AdamW at 2e-5 does not move a weight of 0.02.
+    Adapters are initialised on the CPU from the seed, so that they do not depend on the device.
+    Raises: DataError when the folder holds no loadable causal language model, ConfigError when LoRA finds no target.
+    """
+    frozen_dtype = compute_dtype(config, device) if config.lora else torch.float32
+    attention = config.model.attn_implementation
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=frozen_dtype,
+            attn_implementation=None if attention == "auto" else attention,
+            trust_remote_code=config.model.trust_remote_code,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise ConfigError(f"model.attn_implementation {attention}: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"model.base {config.model.base} cannot be loaded: {_first_line(error)}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise DataError(
+            f"model.base {config.model.base} lacks {len(missing)} weights its config asks for, the first is {missing[0]}"
+        )
+    model.config.use_cache = False  # a cache would join packed documents
+    if config.lora:
+        torch.manual_seed(config.train.seed)
+        try:
+            model = get_peft_model(model, lora_config(config))
+        except ValueError as error:
+            raise ConfigError(f"lora: {_first_line(error)}") from error
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def lora_config(config: RunConfig) -> PeftLoraConfig:
+    assert config.lora is not None
+    lora = config.lora
+    return PeftLoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+        modules_to_save=list(lora.modules_to_save) or None,
+        use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
+        **config.peft,
+    )
+
+
+def accepts(model: Any, argument: str) -> bool:
+    """Does the architecture's forward take `argument`?"""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return argument in inspect.signature(type(inner).forward).parameters
+
+
+@torch.no_grad()
+def keeps_documents_apart(model: Any, device: torch.device) -> bool:
+    """Whether documents laid end to end, told apart only by restarting position ids, stay blind to each other.
+
+    Another first document must not change one bit of the second's logits, and these must be (nearly) those of the
+    second document alone. Models that fail are trained on padded micro-batches instead: slower, the same losses.
+    """
+    if not accepts(model, "position_ids"):
+        return False
+    was_training = model.training
+    model.eval()
+    try:
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        ids = torch.arange(3, 12, device=device)[None, :] % vocabulary
+        other = ids.clone()
+        other[0, :5] = torch.arange(20, 25, device=device) % vocabulary
+        positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3]], device=device)
+
+        def logits(tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = model(input_ids=tokens, position_ids=at, use_cache=False).logits
+            return found[0, -4:].float()
+
+        beside_one, beside_other = logits(ids, positions), logits(other, positions)
+        alone = logits(ids[:, 5:], positions[:, 5:])
+        scale = alone.abs().max()
+        return bool(torch.equal(beside_one, beside_other) and ((beside_one - alone).abs().max() <= PROBE_TOLERANCE * scale))
+    finally:
+        model.train(was_training)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,39 @@
+"""A child process of the supervisor: dies with it, and leaves the cause of its own end behind."""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from job.errors import ExitCode, JobError
+from job.rundir import RunDir
+
+PARENT_VARIABLE = "SFT_JOB_PARENT_PID"
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+def bind_to_parent() -> None:
+    """Have the kernel KILL this process when its supervisor dies; leave at once if that happened already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    expected = os.environ.get(PARENT_VARIABLE)
+    if expected is not None and os.getppid() != int(expected):
+        os._exit(ExitCode.CRASHED)
+
+
+def leave(run: RunDir, rank: int, story: Callable[[], None]) -> int:
+    """Run `story`; returns its exit code and writes the cause of a failure where the supervisor looks for it."""
+    try:
+        story()
+    except JobError as error:
+        run.write_error(rank, error.exit_code, str(error))
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    except BaseException as error:
+        traceback.print_exc()
+        first_line = (str(error).strip() or "no message").splitlines()[0]
+        run.write_error(rank, ExitCode.CRASHED, f"{type(error).__name__}: {first_line}")
+        return int(ExitCode.CRASHED)
+    return int(ExitCode.DONE)
