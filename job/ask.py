@@ -4,13 +4,15 @@ Started as `python -m job.ask REQUEST.json` by the supervisor's side, which has 
 """
 
 import json
+import logging
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, ExitCode, HardwareError, JobError
+from job.errors import DataError, ExitCode, HardwareError, JobError, OutOfMemory
 from job.training.process import bind_to_parent
 
 
@@ -40,7 +42,8 @@ class Request:
 def ask(request: Request) -> list[str]:
     """The new text for each prompt.
 
-    Raises HardwareError for a device or precision that is not there, DataError for files that are no model.
+    Raises HardwareError for a device or precision that is not there, DataError for files that are no model or a prompt
+    that this model cannot take, OutOfMemory.
     """
     import torch  # here, so that a broken request is answered before seconds of importing
 
@@ -52,21 +55,24 @@ def ask(request: Request) -> list[str]:
     device = "cuda" if cuda and request.device != "cpu" else "cpu"
     dtype = _dtype(request.precision, device)
     model, tokenizer, eos_ids = _load(request, dtype)
-    samples = generate(
-        model.to(device),
-        tokenizer,
-        request.prompts,
-        chat=request.chat,
-        system=request.system,
-        max_new_tokens=request.max_new_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        eos_ids=eos_ids,
-        stopped=lambda: False,
-        autocast=dtype if dtype == torch.bfloat16 else None,
-    )
-    return [sample.generation for sample in samples]
+    try:
+        samples = generate(
+            model.to(device),
+            tokenizer,
+            request.prompts,
+            chat=request.chat,
+            system=request.system,
+            max_new_tokens=request.max_new_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            eos_ids=eos_ids,
+            stopped=lambda: False,
+            autocast=dtype if dtype == torch.bfloat16 else None,
+        )
+        return [sample.generation for sample in samples]
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory("the model does not fit into this GPU's memory; ask with --device cpu") from error
 
 
 def _dtype(precision: str, device: str) -> Any:
@@ -89,12 +95,16 @@ def _load(request: Request, dtype: Any) -> tuple[Any, Any, list[int]]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(request.tokenizer, **options)
         ends = GenerationConfig.from_pretrained(request.adapter or request.base, local_files_only=True).eos_token_id
-        model = AutoModelForCausalLM.from_pretrained(request.base, dtype=dtype, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            request.base, dtype=dtype, output_loading_info=True, **options
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"its weights lack {missing[0]}")
         if request.adapter is not None:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, request.adapter)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # every format has its own ways of failing
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"the tuned model cannot be loaded: {reason}") from error
     return model, tokenizer, ends if isinstance(ends, list) else [ends] if ends is not None else []
@@ -105,6 +115,8 @@ def main(arguments: list[str]) -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     bind_to_parent()
+    logging.disable(logging.WARNING)  # libraries' warnings are not for whoever asks; an error is one line
+    warnings.simplefilter("ignore")
     try:
         for text in ask(Request.read(Path(arguments[0]))):
             print(text, file=answers, flush=True)

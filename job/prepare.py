@@ -3,7 +3,6 @@
 Started as `python -m job.prepare RUNDIR`.
 """
 
-import math
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from job.config import RunConfig
-from job.errors import DataError, Stopped
+from job.errors import Stopped
 from job.rundir import EventWriter, Prepare, RunDir
 from job.training.dataset import Summary
 from job.training.fingerprint import fingerprint
@@ -54,7 +53,7 @@ def _write(
 ) -> Summary:
     data = config.data
     train, evaluation = (_sources(listed, config.to_dict()["data"]) for listed in (request.train, request.eval))
-    rows, eval_rows = (sum(1 for source in sources for _ in lines(source.path)) for sources in (train, evaluation))
+    rows, eval_rows = (sum(1 for source in sources for _ in lines(source)) for sources in (train, evaluation))
     gates = Gates(data.max_length, data.overlong)
     with ExitStack() as files:
         work = Preparation(tokenizer, data.append_eos, gates, _progress(run, rows + eval_rows, files))
@@ -64,7 +63,7 @@ def _write(
         for output in outputs:
             files.enter_context(closing(output))
         if isinstance(data.eval, float):
-            for_eval = held_out(rows, _share(rows, data.eval), config.train.seed)
+            for_eval = held_out(rows, data.eval, config.train.seed)
             work.feed(train, lambda number: outputs[int(for_eval[number])])
         else:
             work.feed(train, lambda number: outputs[0])
@@ -82,7 +81,7 @@ def _write(
         dropped=dict(gates.dropped),
         truncated=gates.truncated,
         warnings=warnings,
-        end_of_turn_ids=list(gates.ends),
+        end_of_turn_ids=list(gates.ends) or [token for token in (work.encoder.eos_id,) if token is not None],
         bos_per_row=[min(trained.bos), max(trained.bos)] if trained.bos else [],
         vocab_size=len(tokenizer),
         chat=work.chat,
@@ -98,14 +97,6 @@ def _sources(listed: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> li
         given = {name: value for name, value in options.items() if value is not None}
         sources.append(Source(source["uri"], Path(source["path"]), **given))
     return sources
-
-
-def _share(rows: int, share: float) -> int:
-    """Rows split off for evaluation, rounded up as data set libraries do."""
-    split_off = math.ceil(rows * share)
-    if rows and split_off >= rows:
-        raise DataError(f"data.eval: {share} of {rows} rows leaves none to train on; give more data or a smaller share")
-    return split_off
 
 
 def _fingerprint(request: Prepare, config: RunConfig, tokenizer: Path, template: str | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from job import __version__
-from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest
+from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest, with_sets
 from job.errors import ConfigError, ExitCode, Fenced, JobError, Stopped
 from job.host.launcher import Ended, Ranks
 from job.host.preemption import Stop
@@ -107,11 +107,14 @@ def attempt(
             report.message(opening(owner, resumed))
             evaluations = resumed[1].evaluations if resumed else []
             fetch_best(store, config.best.step_of(evaluations), local.best, wanted=config.best.final == "best")
-            Spec(config.to_dict(), owner.attempt, owner.nonce, resumed[1].step if resumed else None, evaluations).write(local)
+            Spec(
+                config.to_dict(), owner.attempt, owner.nonce, record.base_source, resumed[1].step if resumed else None,
+                evaluations,
+            ).write(local)
             source = Provenance(record.digest, record.prepared, machine.world_size, machine.strategy, versions())
             committer = Committer(
-                store, owner, source, resumed[0] if resumed else None, config.checkpoint.keep, config.best.step_of,
-                report.message,
+                store, owner, source, resumed[0] if resumed else None, evaluations, config.checkpoint.keep,
+                config.best.step_of, report.message,
             )
             ended = follow(local, machine, stop, heart, committer, report)
             settle(ended, committer, stop, local, report)

@@ -81,11 +81,6 @@ class RunDir:
     def stop_flag(self) -> Path:
         return self.path / "stop"
 
-    @property
-    def checkpoint_flag(self) -> Path:
-        """Touched by the supervisor when a checkpoint is due by time; removed when its snapshot appears."""
-        return self.path / "checkpoint-due"
-
     def error(self, rank: int) -> Path:
         return self.path / f"error-{rank}.json"
 
@@ -187,6 +182,7 @@ class Spec:
     config: dict[str, Any]
     attempt: int
     nonce: str
+    base_source: str  # the base as the result names it, its revision pinned
     resume_step: int | None  # None: a fresh start
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # so far: {"step": n, "eval_loss": x, ...}
 

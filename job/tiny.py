@@ -1,6 +1,6 @@
 """A tiny random model of Gemma's architecture, its tokenizer and a small bilingual chat data set, made on the spot.
 
-Started as `python -m job.tiny FOLDER`.
+Started as `python -m job.tiny FOLDER [CHAT.jsonl]`.
 """
 
 import json
@@ -68,7 +68,11 @@ def make(folder: Path, seed: int = SEED) -> Path:
 
 
 def _weights(vocabulary: int, seed: int) -> dict[str, npt.NDArray[np.float32]]:
-    """Drawn as transformers initialises Gemma: normal, deviation 0.02; norms at their neutral value, zero."""
+    """Normal; norms at their neutral value, zero.
+
+    Layers keep the size of what passes through them; embeddings, which are the output's weights too, are wide enough
+    that an adapter on the layers alone can make an answer nearly certain: at the usual 0.02 it never could.
+    """
     shapes = {"model.embed_tokens.weight": (vocabulary, HIDDEN), "model.norm.weight": (HIDDEN,)}
     for layer in range(LAYERS):
         name = f"model.layers.{layer}"
@@ -85,10 +89,13 @@ def _weights(vocabulary: int, seed: int) -> dict[str, npt.NDArray[np.float32]]:
         for norm in ("input_layernorm", "post_attention_layernorm"):
             shapes[f"{name}.{norm}.weight"] = (HIDDEN,)
     random = np.random.default_rng(seed)
-    return {
-        name: (random.normal(0.0, 0.02, shape) if len(shape) > 1 else np.zeros(shape)).astype(np.float32)
-        for name, shape in shapes.items()
-    }
+
+    def drawn(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        if len(shape) == 1:
+            return np.zeros(shape)
+        return random.normal(0.0, 0.25 if "embed" in name else HIDDEN**-0.5, shape)
+
+    return {name: drawn(name, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def make_tokenizer() -> Any:
@@ -152,6 +159,8 @@ def write_demo_chat(path: Path, rows: int = 64) -> Path:
 def main(arguments: Sequence[str]) -> int:
     leave_torch_out()
     make(Path(arguments[0]))
+    for chat in arguments[1:]:
+        write_demo_chat(Path(chat))
     return 0
 
 

@@ -41,7 +41,7 @@ def train(run: RunDir, rank: int) -> None:
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     rows = PreparedRows(run.prepared / "train.arrow")
     evaluation = PreparedRows(run.prepared / "eval.arrow") if (run.prepared / "eval.arrow").exists() else None
-    tokenizer = load_tokenizer(run.tokenizer, config, summary)
+    tokenizer = load_tokenizer(run.tokenizer, summary["chat_template"], config.model.trust_remote_code)
     schedule = Schedule(len(rows), config.train.global_batch_size, config.train.epochs, config.train.max_steps, config.train.seed)
 
     model = load_model(run.base, config, device.type)
@@ -75,7 +75,7 @@ def train(run: RunDir, rank: int) -> None:
     conductor.finish()
     if conductor.stopped:
         raise Stopped(f"stopped on request ({run.stop_requested()})")
-    publish(run, config, conductor, model, tokenizer, summary, rank)
+    publish(run, spec, config, conductor, model, tokenizer, summary, rank)
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -159,7 +159,8 @@ def announce(
 
 
 def publish(
-    run: RunDir, config: RunConfig, conductor: Conductor, model: Any, tokenizer: Any, summary: dict[str, Any], rank: int
+    run: RunDir, spec: Spec, config: RunConfig, conductor: Conductor, model: Any, tokenizer: Any,
+    summary: dict[str, Any], rank: int,
 ) -> None:
     """Rank 0 writes the result's files; the best evaluation's tensors where `best.final` asks for them."""
     if rank != 0:
@@ -171,7 +172,7 @@ def publish(
     if config.best.final == "best" and run.best.exists():
         restore_parameters(run.best, model)
     write_final(
-        run.final, model, tokenizer, base_source=config.model.base, eos_ids=summary["end_of_turn_ids"],
+        run.final, model, tokenizer, base_source=spec.base_source, eos_ids=summary["end_of_turn_ids"],
         dtype=base_dtype(run.base),
     )
 

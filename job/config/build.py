@@ -62,7 +62,7 @@ def told(mistakes: Sequence[Mistake], label: Callable[[Path], str]) -> str:
         lines.append(
             f"{place}: {mistake.text}"
             if place == f"--set {mistake.dotted}"
-            else f"{place}: {mistake.dotted}: {mistake.text}"
+            else f"{place}: {mistake.dotted or 'config'}: {mistake.text}"
         )
     lines = list(dict.fromkeys(lines))
     return (

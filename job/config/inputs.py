@@ -72,7 +72,7 @@ class DataSource(Section):
     """One source of rows; what is null here is as in `data`. A bare URI stands for `{uri: URI}`."""
 
     uri: SourcePlace = Field(description="s3://, hf:// or a path; may hold a glob, like s3://data/chat-*.jsonl.")
-    split: str | None = Field(None, description="The split, where the source has several.")
+    split: Annotated[str | None, Later] = Field(None, description="The split, where the source has several.")
     weight: Annotated[float | None, Later] = Field(None, description="How often its rows are drawn.")
     format: Format | None = Field(None, description="As data.format, for this source.")
     columns: Columns | None = Field(None, description="As data.columns, for this source.")

@@ -18,3 +18,15 @@ def load_config(path: Path, sets: Sequence[str] = ()) -> RunConfig:
     for setting in sets:
         source.override(setting)
     return build(source.tree, source.label, source.mistakes, os.environ)
+
+
+def with_sets(config: RunConfig, sets: Sequence[str]) -> RunConfig:
+    """A config that was read before, changed by `sets`. Raises ConfigError as `load_config` does.
+
+    Variables are expanded as in a file; what was expanded when the config was read holds none any more.
+    """
+    source = Source("config")
+    source.tree = config.to_dict()
+    for setting in sets:
+        source.override(setting)
+    return build(source.tree, source.label, source.mistakes, os.environ if sets else None)

@@ -99,6 +99,10 @@ class Source:
         self._places.setdefault(path, place(node.start_mark.line + 1))
         if node.id == "sequence":
             return [self._plain(item, (*path, index), place, above) for index, item in enumerate(node.value)]
+        if not str(node.tag).startswith("tag:yaml.org,2002:"):
+            self.mistakes.append(
+                Mistake(path, f"the tag {node.tag} is unknown; leave it out, or put the text in quotes")
+            )
         if node.id == "scalar":
             return _scalar(node)
         found: dict[str, Any] = {}

@@ -22,13 +22,10 @@ def _words(text: str) -> frozenset[str]:
 
 
 _OWN_BATCHING = "our loss and batching go past it"
+_SET_HERE = "sft-job sets it"
 TRL_PASSED = _words(
-    "lr_scheduler_kwargs adam_beta1 adam_beta2 adam_epsilon tf32 activation_checkpointing_kwargs "
-    "gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode log_level "
-    "log_level_replica "
-    "full_determinism ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph "
-    "ddp_timeout "
-    "debug"
+    "lr_scheduler_kwargs adam_beta1 adam_beta2 adam_epsilon torch_compile torch_compile_backend torch_compile_mode "
+    "log_level log_level_replica full_determinism ddp_bucket_cap_mb ddp_static_graph ddp_timeout debug"
 )
 TRL_WITHOUT_EFFECT = {
     **dict.fromkeys(
@@ -47,6 +44,13 @@ TRL_WITHOUT_EFFECT = {
         "our evaluation goes past it",
     ),
     **dict.fromkeys(_words("optim_args optim_target_modules"), "none of the values of train.optim reads it"),
+    **dict.fromkeys(
+        _words(
+            "tf32 gradient_checkpointing_kwargs activation_checkpointing_kwargs ddp_find_unused_parameters "
+            "ddp_broadcast_buffers"
+        ),
+        _SET_HERE,
+    ),
     "neftune_noise_alpha": "its noise would differ between layouts and after resuming",
     "logging_nan_inf_filter": "a loss that is not finite stops the job",
     "skip_memory_metrics": "nothing shows these figures",
@@ -77,7 +81,6 @@ PEFT_OWN = {
     "base_model_name_or_path": "model.base",
     "revision": "model.base",
 }
-_SET_HERE = "sft-job sets it"
 _CHANGES_BASE = "it changes the base's weights, which a checkpoint does not hold"
 PEFT_WITHOUT_EFFECT = {
     **dict.fromkeys(_words("task_type peft_type auto_mapping peft_version inference_mode"), _SET_HERE),

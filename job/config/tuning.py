@@ -1,6 +1,8 @@
 """How it is trained: adapter, optimisation, and which evaluation counts as best."""
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -63,6 +65,10 @@ class TrainConfig(Section):
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Data order, adapter initialisation and dropout follow from it.")
 
+    def warmup(self, steps: int) -> int:
+        """Steps of warm-up in a run of `steps`: a share is rounded up."""
+        return math.ceil(self.warmup_steps * steps) if self.warmup_steps < 1 else int(self.warmup_steps)
+
 
 def _metric(name: str) -> str:
     if name != "eval_loss":
@@ -77,3 +83,11 @@ class BestConfig(Section):
     mode: Annotated[Literal["min", "max"], Choice()] = Field("min", description="Whether less or more is better.")
     patience: Positive | None = Field(None, description="Stop after so many evaluations without a better one.")
     final: Annotated[Literal["last", "best"], Choice()] = Field("last", description="Which weights become the result.")
+
+    def step_of(self, evaluations: Sequence[Mapping[str, Any]]) -> int | None:
+        """The step of the best evaluation (the first of equals); None where there is none with the metric."""
+        scored = [(done[self.metric], done["step"]) for done in evaluations if self.metric in done]
+        if not scored:
+            return None
+        sign = 1 if self.mode == "min" else -1
+        return int(min(scored, key=lambda pair: (sign * pair[0], pair[1]))[1])

@@ -30,22 +30,22 @@ _SHOWN_SAMPLES = 4
 
 
 class Report:
-    """One attempt's report. `workdir` takes its local files; made and used in the supervisor's main thread."""
+    """One supervisor's report, made and used in its main thread. Files and trackers come with `begin`."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        store: ObjectStore,
-        attempt: int,
-        nonce: str,
-        resume_step: int | None,
-        workdir: Path,
-        console: Console,
-    ) -> None:
+    def __init__(self, config: RunConfig, console: Console) -> None:
+        self._config = config
         self._display = display_for(console)
         self._pace = Pace()
         self._steps: int | None = None
         self._began: dict[str, float] = {}  # description of a pull -> when it began
+        self._segments: Segments | None = None
+        self._samples: Samples | None = None
+        self._uploads: Uploads | None = None
+        self._trackers: list[Tracker] = []
+
+    def begin(self, store: ObjectStore, attempt: int, nonce: str, resume_step: int | None, workdir: Path) -> None:
+        """The attempt is claimed: from now on what happens is stored too. `workdir` takes local files."""
+        config = self._config
         self._segments, self._samples = Segments(store, attempt), Samples(store)
         folder, wandb_folder = workdir / "tensorboard", workdir / "wandb"
         mirrors = (
@@ -54,7 +54,6 @@ class Report:
         )
         jobs = (self._segments.flush, self._samples.flush, *(mirror.push for mirror in mirrors))
         self._uploads = Uploads(jobs, self.message)
-        self._trackers: list[Tracker] = []
         if "tensorboard" in config.track:
             self._add("tensorboard", lambda: TensorBoard(folder, attempt, nonce, resume_step))
         if "wandb" in config.track:
@@ -69,7 +68,7 @@ class Report:
                 event = {**event, "rows": with_figures(event["rows"])}
             if (action := _ACTIONS.get(event["kind"])) is not None:
                 action(self, event)
-            self._segments.add(event, time.time())
+            self._store_event(event)
 
     def _preparing(self, event: Mapping[str, Any]) -> None:
         done, total = event["done"], event["total"]
@@ -98,7 +97,8 @@ class Report:
         rows: list[Row] = event["rows"]
         for row in rows[:_SHOWN_SAMPLES]:
             self._display.say(f"  {sample_line(row, self._display.width - 2)}", "cyan")
-        self._samples.add(event["step"], rows)
+        if self._samples is not None:
+            self._samples.add(event["step"], rows)
         self._each_tracker(lambda tracker: tracker.samples(event["step"], rows))
 
     def _log(self, event: Mapping[str, Any]) -> None:
@@ -121,11 +121,12 @@ class Report:
         name, size, took = step_name(step, self._steps), spoken_bytes(size_bytes), spoken_seconds(seconds)
         self._display.say(f"{name}  committed  {size} in {took}", "green")
         event = {"kind": "commit", "step": step, "seconds": round(seconds, 3), "bytes": size_bytes}
-        self._segments.add(event, time.time())
+        self._store_event(event)
 
     def flush(self) -> None:
         """Have what has grown since the last flush stored. Returns at once, never raises; what fails is tried again."""
-        self._uploads.soon()
+        if self._uploads is not None:
+            self._uploads.soon()
 
     def close(self, outcome: str) -> None:
         """The end of the attempt: `done`, `stopped`, or any other word for a failure. Never raises.
@@ -134,10 +135,15 @@ class Report:
         """
         self._each_tracker(lambda tracker: tracker.close(outcome))
         self._trackers.clear()
-        self._uploads.close(DONE_SECONDS if outcome == "done" else LEAVE_SECONDS)
+        if self._uploads is not None:
+            self._uploads.close(DONE_SECONDS if outcome == "done" else LEAVE_SECONDS)
         self._display.close()
 
     # ----
+
+    def _store_event(self, event: Mapping[str, Any]) -> None:
+        if self._segments is not None:
+            self._segments.add(event, time.time())
 
     def _work(self, description: str, done: float, total: float | None, figures: str, amount: str) -> None:
         began = self._began.setdefault(description, time.monotonic())

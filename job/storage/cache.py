@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +57,8 @@ class Cache:
 
     `free` is how the free bytes of a folder are measured. Raises HardwareError where the folder cannot be written.
     """
+
+    _noting = threading.Lock()  # two threads of a process would write the same temporary file
 
     def __init__(
         self, folder: Path | None = None, limit_bytes: int | None = None, free: Callable[[Path], int] = free_bytes
@@ -172,7 +175,8 @@ class Cache:
 
     def note(self, uri: str, fields: dict[str, Any]) -> None:
         """Keep a small record under `uri`."""
-        write_atomically(self._index(uri), json.dumps({"uri": uri} | fields))
+        with self._noting:
+            write_atomically(self._index(uri), json.dumps({"uri": uri} | fields))
         share(self._index(uri))
 
     def noted(self, uri: str) -> dict[str, Any] | None:

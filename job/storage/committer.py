@@ -29,13 +29,13 @@ class Committer:
     """`offer` and `take` are for one thread, the supervisor's."""
 
     def __init__(
-        self, store: ObjectStore, owner: Owner, source: Provenance, parent: str | None, keep: int,
+        self, store: ObjectStore, owner: Owner, source: Provenance, parent: str | None, evaluations: Evaluations, keep: int,
         best_step: Callable[[Evaluations], int | None], say: Callable[[str], None],
     ) -> None:
         self._store, self._owner, self._source, self._keep = store, owner, source, keep
         self._best_step, self._say = best_step, say
         self.parent = parent  # key of the newest commit, this attempt's or the one it resumed from
-        self.evaluations: Evaluations = []  # as that commit has them
+        self.evaluations = evaluations  # as that commit has them
         self._offered: set[int] = set()
         self._waiting: tuple[int, Path] | None = None
         self._busy = self._swept = False

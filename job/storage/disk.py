@@ -15,6 +15,7 @@ TEMPORARY = ".tmp-"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # what some network filesystems answer
 _PASSING = {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ENOTCONN, errno.EHOSTDOWN}
 
 
@@ -67,10 +68,15 @@ def sync(file: BinaryIO) -> None:
 
 def sync_folder(folder: Path) -> None:
     """The names in the folder are on disk when this returns, where the filesystem can do that."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(OSError):  # some network filesystems refuse to sync a folder
-            os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, PermissionError):
+        return  # removed since by another's delete; or it may be written to but not read
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -83,10 +89,10 @@ def write_at(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 def _create(temporary: Path) -> BinaryIO:
-    for _ in range(10):
-        make_folder(temporary.parent)
+    for _ in range(100):
         # Another writer's delete may remove the folder as empty just now; then it is made again.
         with suppress(FileNotFoundError):
+            make_folder(temporary.parent)
             # Not tempfile's 0600: the umask and the folder's group decide who may read, as for any other file.
             return os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "w+b")
     raise FileNotFoundError(errno.ENOENT, "the folder vanishes again and again", str(temporary.parent))

@@ -79,13 +79,12 @@ class FolderStore:
         """Copies the file; a partial copy is not resumed, since reading in place (`local_path`) is the usual way."""
         entry = self.stat(key)
         check_expected(entry, expect, f"{self.uri}/{key}")
-        crc = _copy(self._path(key), path, progress)
-        if self.stat(key) != entry:
-            raise Transient(f"{self.uri}/{key} changed while it was read")
-        return replace(entry, crc64nvme=crc)
+        return replace(entry, crc64nvme=_copy(self._path(key), path, entry.etag, progress))
 
     def upload(self, path: Path, key: str, progress: Progress | None = None) -> None:
-        _copy(path, self._path(key), progress)
+        with disk_errors(path):
+            etag = _etag(path.stat())
+        _copy(path, self._path(key), etag, progress)
 
     def local_path(self, key: str) -> Path | None:
         return self._path(key)
@@ -131,12 +130,16 @@ class FolderStore:
 
 
 def _entry(key: str, status: os.stat_result) -> Entry:
+    return Entry(key, status.st_size, _etag(status))
+
+
+def _etag(status: os.stat_result) -> str:
     # A rename brings another inode, so two writes within one tick of the filesystem's clock still differ.
-    return Entry(key, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}")
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
 
 
-def _copy(source: Path, target: Path, progress: Progress | None) -> str:
-    """Copies a file, reads the copy back, and puts it in place when both have the same CRC, which is returned."""
+def _copy(source: Path, target: Path, etag: str, progress: Progress | None) -> str:
+    """Puts a copy in place that reads back as the source was read, while that stayed the same. Returns the CRC."""
     crc = Crc()
     buffer = memoryview(bytearray(CHUNK_BYTES))
     with disk_errors(target), beside(target) as (temporary, out):
@@ -152,6 +155,9 @@ def _copy(source: Path, target: Path, progress: Progress | None) -> str:
             raise StorageError(
                 f"{target}: what was written is not what was read from {source}; the disk or memory is faulty"
             )
+        with disk_errors(source):
+            if _etag(source.stat()) != etag:
+                raise Transient(f"{source} changed while it was read")
         temporary.replace(target)
         sync_folder(target.parent)
     return crc.base64()

@@ -54,7 +54,8 @@ def open_hub(repository: Repository, cache: Cache, notice: Callable[[str], None]
                 return offline_snapshot(repository)
             raise
         return Remote(LostHub(Repository(repository.name, repository.kind, known).uri, error), "", cache, notice)
-    cache.note(f"pin of {repository.uri}", {"commit": store.repository.revision})
+    for uri in (repository.uri, store.uri):  # the next attempt asks for the commit
+        cache.note(f"pin of {uri}", {"commit": store.repository.revision})
     return Remote(store, "", cache, notice)
 
 

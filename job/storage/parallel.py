@@ -39,7 +39,8 @@ def in_parallel(
             try:
                 done.put((number, work(items[number], stand), None))
             except BaseException as error:
-                done.put((number, None, error))
+                done.put((number, None, error))  # first, so that no Abandoned that follows from it comes before it
+                over.set()
 
     for number in range(len(items)):
         todo.put(number)

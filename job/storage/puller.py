@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from job.errors import DataError, Stopped, StorageError
+from job.errors import DataError, Stopped
 from job.storage import hub
 from job.storage.cache import Cache
 from job.storage.parallel import in_parallel
@@ -72,13 +72,9 @@ class Pull:
         return Folder(path)
 
     def ask(self, at: Source, names: Sequence[str]) -> dict[str, Entry]:
-        """The entries of those names that are there. Raises StorageError, also where all of them are refused."""
+        """The entries of those names that are there; `at.missing` knows why another is not. Raises StorageError."""
         found = in_parallel(lambda name, _: at.ask(name), names, self._parallel, self.check)
-        entries = {name: entry for name, entry in zip(names, found, strict=True) if isinstance(entry, Entry)}
-        for refusal in found:
-            if isinstance(refusal, StorageError) and not entries:
-                raise refusal
-        return entries
+        return {name: entry for name, entry in zip(names, found, strict=True) if entry is not None}
 
     def take(self, at: Source, entries: Mapping[str, Entry], dest: Path, what: str) -> dict[str, str]:
         """Put each entry at dest/name (nothing is put where the source is read in place). Returns {name: digest}.

@@ -138,15 +138,15 @@ class Remote:
         """The error to raise when something needed is not there: what the cache lacks, the store may well have."""
         return self._lost or self._refused or DataError(message)
 
-    def ask(self, name: str) -> Entry | StorageError | None:
-        """As `stat`, but a refusal is an answer: who may not list gets one for what is not there, too."""
+    def ask(self, name: str) -> Entry | None:
+        """As `stat`, but what is refused is not there, until it is `missing`: who may not list is told no 404."""
         try:
             return self.stat(name)
         except StorageError as error:
             if status_of(error.__cause__)[1] != 403:
                 raise
             self._refused = error
-            return error
+            return None
 
     def _recalled(self, name: str) -> Entry | None:
         """What the cache holds; None for what the source did not have. Raises StorageError for what was evicted."""

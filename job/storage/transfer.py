@@ -120,10 +120,11 @@ class _Transfer:
                     self._partial.note(*news)
 
     def close(self) -> None:
-        """Ends the workers. While one hangs in a connection the file stays open: its number must not be given out anew."""
+        """Ends the workers. While one hangs in a connection the file stays open: nothing else may get its number."""
         self._stop.set()
+        until = time.monotonic() + 1.0
         for worker in self._workers:
-            worker.join(timeout=1.0)
+            worker.join(timeout=max(0.0, until - time.monotonic()))
         if not any(worker.is_alive() for worker in self._workers):
             self._partial.close()
 

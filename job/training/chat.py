@@ -91,10 +91,11 @@ class Marker:
         prompt = self._render(messages[:index], add_generation_prompt=True)
         upto = text if index == len(messages) - 1 else self._render(messages[: index + 1])
         if not (upto.startswith(prompt) and text.startswith(upto)):
+            advice = "another" if text == upto else "data.loss: last, or another"
             raise RowError(
                 f"the chat template renders turn {index + 1} otherwise inside the conversation than at its end "
                 "(it must render a prefix as a prefix), so the mask cannot be known; "
-                "set data.loss: last, or another model.chat_template"
+                f"set {advice} model.chat_template"
             )
         return len(prompt), len(upto)
 

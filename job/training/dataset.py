@@ -6,6 +6,7 @@ Labels stand unshifted beside the ids, -100 where a token is not trained.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,37 @@ class RowWriter:
         """`rows`: (row, source)."""
         if rows:
             columns = [
-                pa.array([row.input_ids for row, _ in rows], SCHEMA.field("input_ids").type),
-                pa.array([row.labels for row, _ in rows], SCHEMA.field("labels").type),
-                pa.array([row.trained for row, _ in rows], pa.int32()),
-                pa.array([source for _, source in rows], pa.string()),
+                _lists([row.input_ids for row, _ in rows]),
+                _lists([row.labels for row, _ in rows]),
+                _numbers(np.array([row.trained for row, _ in rows], np.int32)),
+                _strings([source.encode() for _, source in rows]),
             ]
             self._file.write_batch(pa.record_batch(columns, schema=SCHEMA))
 
     def close(self) -> None:
         self._file.close()
+
+
+# Arrays are made from buffers: pyarrow's own conversion of lists imports pandas, for half a second.
+
+
+def _numbers(values: npt.NDArray[np.int32]) -> Any:
+    return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
+
+
+def _lists(rows: list[list[int]]) -> Any:
+    values = np.fromiter(chain.from_iterable(rows), np.int32)
+    offsets = pa.py_buffer(_starts([len(row) for row in rows]))
+    return pa.Array.from_buffers(pa.list_(pa.int32()), len(rows), [None, offsets], children=[_numbers(values)])
+
+
+def _strings(texts: list[bytes]) -> Any:
+    offsets = pa.py_buffer(_starts([len(text) for text in texts]))
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, offsets, pa.py_buffer(b"".join(texts))])
+
+
+def _starts(lengths: list[int]) -> npt.NDArray[np.int32]:
+    return np.cumsum([0, *lengths], dtype=np.int32)
 
 
 class PreparedRows:
@@ -71,12 +94,12 @@ class PreparedRows:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def row(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(input ids, labels) of a row, each of shape [tokens], the caller's own."""
+    def row(self, index: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """(input ids, labels) of a row, each of shape [tokens]: read-only, they lie in the file."""
         batch, place = self._place(index)
         start, end = self._offsets[batch][place : place + 2]
         ids, labels = (self._batches[batch][name].values.to_numpy()[start:end] for name in ("input_ids", "labels"))
-        return ids.astype(np.int64), labels.astype(np.int64)
+        return ids, labels
 
     def source(self, index: int) -> str:
         """Where the row stands in the data: file name and line."""

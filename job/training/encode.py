@@ -17,11 +17,13 @@ class Encoded:
     """One row. `labels` are the ids where trained, else -100, not shifted.
 
     `ends`: the special tokens, in order, that close an assistant turn among the trained tokens.
+    `shared`: a token lies across the beginning of a trained span, and so is not trained.
     """
 
     input_ids: list[int]
     labels: list[int]
     ends: tuple[int, ...]
+    shared: bool = False
 
     @property
     def trained(self) -> int:
@@ -30,7 +32,8 @@ class Encoded:
 
     def cut(self, max_length: int) -> "Encoded":
         labels = self.labels[:max_length]
-        return Encoded(self.input_ids[:max_length], labels, tuple(end for end in self.ends if end in labels))
+        ends = tuple(end for end in self.ends if end in labels)
+        return Encoded(self.input_ids[:max_length], labels, ends, self.shared)
 
 
 class Encoder:
@@ -44,6 +47,7 @@ class Encoder:
         self._special = {int(token) for token, added_token in added.items() if added_token.special}
         self._special |= {token for token in (self.bos_id, self.eos_id) if token is not None}
         self._fast = _without_additions(tokenizer) if tokenizer.is_fast else None
+        self._blank: dict[int, bool] = {}
         self._beginning = self._own_beginning()
 
     def encode(self, rows: Sequence[Marked]) -> list[Encoded | RowError]:
@@ -84,9 +88,11 @@ class Encoder:
             ids, starts = self._framed(row, ids, starts)
         labels = [MASKED] * len(ids)
         ends: list[int] = []
+        shared = False
         for number, (start, end) in enumerate(row.spans):
             first = bisect_left(starts, start)
             last = bisect_left(starts, end) if end < len(row.text) else len(ids)
+            shared = shared or (starts[first] if first < len(ids) else end) > start
             closing = self._closing(ids, first, last)
             if closing and number < len(row.spans) - 1:
                 last = closing[-1] + 1
@@ -96,7 +102,7 @@ class Encoder:
             return RowError(
                 "BOS stands twice at its beginning: chat template and text both write it; take it out of one"
             )
-        return Encoded(ids, labels, tuple(dict.fromkeys(ends)))
+        return Encoded(ids, labels, tuple(dict.fromkeys(ends)), shared)
 
     def _framed(self, row: Marked, ids: list[int], starts: list[int]) -> tuple[list[int], list[int]]:
         """With the tokenizer's own beginning, unless the text wrote it itself, and EOS where it is asked for."""
@@ -115,9 +121,15 @@ class Encoder:
         for at in range(last - 1, first - 1, -1):
             if ids[at] in self._special:
                 found.append(at)
-            elif self._tokenizer.decode([ids[at]]).strip():
+            elif not self._is_blank(ids[at]):
                 break
         return found[::-1]
+
+    def _is_blank(self, token: int) -> bool:
+        """Whether the token is white space only."""
+        if token not in self._blank:
+            self._blank[token] = not self._tokenizer.decode([token]).strip()
+        return self._blank[token]
 
     def _own_beginning(self) -> list[int]:
         """What the tokenizer puts before plain text (BOS, for most that have one)."""

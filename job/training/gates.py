@@ -21,7 +21,7 @@ class Gates:
         self._bad_rows = 0
         self._shown: list[str] = []
         self._must_end = False
-        self.seen = self.truncated = 0
+        self.seen = self.truncated = self._shared = 0
         self.dropped: Counter[str] = Counter()
         self.ends: dict[int, None] = {}  # in the order they were first seen
 
@@ -49,6 +49,7 @@ class Gates:
                 self.dropped[CUT] += 1
                 return None
             self.truncated += 1
+        self._shared += row.shared
         self._must_end = self._must_end or marked.must_end
         self.ends.update(dict.fromkeys(row.ends))
         return row
@@ -79,4 +80,9 @@ class Gates:
             said.append(f"{count} of {self.seen} rows left out: {length}, and nothing to train in what cutting leaves")
         if self.truncated:
             said.append(f"{self.truncated} of {self.seen} rows cut: {length} (data.overlong: truncate)")
+        if self._shared:
+            said.append(
+                f"in {self._shared} of {self.seen} rows prompt and answer share a token, which is not trained: "
+                "let the answer, not the prompt, hold the space between them"
+            )
         return said

@@ -1,5 +1,6 @@
 """Lines of files go through reading, marking, encoding and the gates into prepared rows, a bounded batch at a time."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from job.errors import DataError
 from job.training.chat import Marked, Marker
 from job.training.dataset import RowWriter
 from job.training.encode import Encoded, Encoder
@@ -21,14 +23,18 @@ SPLIT_STREAM = 2**63  # keeps the split apart from every epoch's order, which dr
 Line = tuple[Source, int, bytes]
 
 
-def held_out(rows: int, share_rows: int, seed: int) -> npt.NDArray[np.bool_]:
-    """Which of `rows` rows are evaluation's, shape [rows]: `share_rows` of them, by place and seed alone.
+def held_out(rows: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which of `rows` rows are evaluation's, shape [rows]: by place and seed alone; their number is rounded up.
 
     Sorts a raw Philox stream, which numpy promises to keep the same between versions (NEP 19).
+    Raises DataError when no row is left to train on.
     """
+    split_off = math.ceil(rows * share)
+    if rows and split_off >= rows:
+        raise DataError(f"data.eval: {share} of {rows} rows leaves none to train on; give more data or a smaller share")
     raw = np.random.Philox(key=np.array([seed, SPLIT_STREAM], dtype=np.uint64)).random_raw(rows)
     chosen = np.zeros(rows, dtype=np.bool_)
-    chosen[np.argsort(raw, kind="stable")[:share_rows]] = True
+    chosen[np.argsort(raw, kind="stable")[:split_off]] = True
     return chosen
 
 
@@ -119,7 +125,7 @@ def _batches(sources: Sequence[Source]) -> Iterator[list[Line]]:
     batch: list[Line] = []
     size = 0
     for source in sources:
-        for number, line in lines(source.path):
+        for number, line in lines(source):
             batch.append((source, number, line))
             size += len(line)
             if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:

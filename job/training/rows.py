@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.errors import ConfigError
+from job.errors import ConfigError, DataError
 
 FORMATS = ("auto", "chat", "prompt_completion")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -50,14 +50,20 @@ class Source:
         return f"{self.uri}:{line}"
 
 
-def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, bytes) of each line that is not blank; a byte order mark and CRLF are taken off."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(BOM)
-            if line := line.strip():
-                yield number, line
+def lines(source: Source) -> Iterator[tuple[int, bytes]]:
+    """(line number from 1, bytes) of each line that is not blank; a byte order mark and CRLF are taken off.
+
+    Raises DataError when the file cannot be read.
+    """
+    try:
+        with source.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(BOM)
+                if line := line.strip():
+                    yield number, line
+    except OSError as error:
+        raise DataError(f"{source.uri}: cannot be read ({error.strerror or error})") from error
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -240,5 +240,6 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             return None
         folder = Path(self.args.output_dir) / "resume"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": self._resume[0]}), encoding="utf-8")
+        state = {"global_step": self._resume[0], "train_batch_size": 1, "log_history": []}
+        (folder / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
         return str(folder)

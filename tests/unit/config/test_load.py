@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from job.config import RunConfig, load_config
+from job.config import RunConfig, load_config, with_sets
 from job.errors import ConfigError, ExitCode
 
 Load = Callable[..., RunConfig]
@@ -204,6 +204,14 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(
         load_config(Path("run.yaml"))
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
+
+
+def test_a_config_read_before_takes_sets_too(load: Load) -> None:
+    config = load(MINIMAL)
+    assert with_sets(config, []) == config
+    assert with_sets(config, ["train.seed=7"]).train.seed == 7
+    with pytest.raises(ConfigError, match=r"^--set train\.sed: unknown field; did you mean seed\?$"):
+        with_sets(config, ["train.sed=7"])
 
 
 def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:

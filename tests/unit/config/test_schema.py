@@ -1,11 +1,13 @@
 """What a config may say, and what it is told otherwise."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 from pydantic import ValidationError
 
 from job.config import RunConfig
+from job.config.checks import disagreements
 
 Load = Callable[..., RunConfig]
 Refusal = Callable[..., list[str]]
@@ -30,6 +32,7 @@ def config(**values: object) -> RunConfig:
         "parallel.offload=all",
         "data.overlong=split",
         "data.train=[{uri: a, weight: 2}]",
+        "data.train=[{uri: a, split: train}]",
         "data.format=sharegpt",
         "data.train=[{uri: a, format: alpaca}]",
         "track=[mlflow]",
@@ -96,9 +99,13 @@ def test_a_wrong_value_is_told_what_to_do(refusal: Refusal, setting: str, said: 
     assert said in line
 
 
-def test_8_bit_adam_is_refused_where_its_state_would_be_sharded(refusal: Refusal) -> None:
-    lines = refusal(YAML, "train.optim=adamw_8bit", "parallel.strategy=zero2")
-    assert len(lines) == 1 and "zero2 is not supported yet" in lines[0]
+def test_8_bit_adam_is_refused_where_its_state_would_be_sharded() -> None:
+    given = config(train__optim="adamw_8bit")
+    assert list(disagreements(given)) == []
+    sharded = given.model_copy(update={"parallel": given.parallel.model_copy(update={"strategy": "zero2"})})
+    (mistake,) = disagreements(sharded)
+    assert mistake.dotted == "train.optim"
+    assert mistake.text == "adamw_8bit works with single and ddp only, not zero2; write adamw"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +131,7 @@ def test_a_run_is_never_inside_one_of_its_sources(refusal: Refusal, run: str, so
         ("s3://b/runs/1", "s3://b/*.jsonl"),
         ("s3://b/data-2", "s3://b/data"),
         ("s3://b/data", "hf://b/data"),
-        ("b/data", "s3://b/data"),
+        ("bucket/data", "s3://bucket/data"),
     ],
 )
 def test_a_run_beside_its_sources_is_fine(load: Load, run: str, source: str) -> None:
@@ -148,6 +155,22 @@ def test_cadences_have_typed_accessors() -> None:
     assert config(train__token_budget=2048).token_budget == 2048
 
 
+def test_warmup_is_a_share_of_all_steps_or_a_count() -> None:
+    assert [config(train__warmup_steps=steps).train.warmup(101) for steps in (0, 0.03, 0.5, 1, 20)] == [0, 4, 51, 1, 20]
+
+
+def test_the_best_evaluation_is_the_first_of_equals() -> None:
+    evaluations = [
+        {"step": 2, "eval_loss": 2.0},
+        {"step": 4, "eval_loss": 1.0},
+        {"step": 6, "eval_loss": 1.0},
+        {"step": 8},
+    ]
+    assert config().best.step_of(evaluations) == 4
+    assert config(best__mode="max").best.step_of(evaluations) == 2
+    assert config().best.step_of([]) is None
+
+
 def test_a_config_survives_its_json(load: Load) -> None:
     rich = load(
         YAML,
@@ -159,8 +182,6 @@ def test_a_config_survives_its_json(load: Load) -> None:
         "track=[tensorboard, wandb]",
         "checkpoint.every=90s",
     )
-    import json
-
     again = RunConfig.from_dict(json.loads(json.dumps(rich.to_dict())))
     assert again == rich
     assert again.to_dict() == rich.to_dict()

@@ -74,6 +74,11 @@ def test_a_duplicate_key_is_refused_with_both_lines(refusal: Refusal) -> None:
     ]
 
 
+def test_a_tag_is_never_dropped_silently(refusal: Refusal) -> None:
+    (line,) = refusal("run: !join x\nmodel: {base: b}\ndata: {train: c}\nlora: {}\n")
+    assert line.startswith("run.yaml:1: run: the tag !join is unknown")
+
+
 def test_lora_left_empty_is_no_decision(refusal: Refusal) -> None:
     (line,) = refusal("run: a\nmodel: {base: b}\ndata: {train: c}\nlora:\n")
     assert line == "run.yaml:4: lora: is empty; write {} for LoRA with its defaults, or null for full fine-tuning"

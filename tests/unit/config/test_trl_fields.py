@@ -1,10 +1,13 @@
 """Names under trl and peft: passed on, or refused; held against the installed packages."""
 
+import ast
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import job
 from job.config import RunConfig
 from job.config.synonyms import explained
 from job.config.trl_fields import (
@@ -39,6 +42,19 @@ def test_no_field_is_sorted_twice() -> None:
     assert not TRL_PASSED & TRL_WITHOUT_EFFECT.keys() and not TRL_PASSED & TRL_OWN.keys()
     assert not PEFT_PASSED & PEFT_WITHOUT_EFFECT.keys() and not PEFT_PASSED & PEFT_OWN.keys()
     assert [name for name in TRL_PASSED | PEFT_PASSED if explained(name)] == []
+
+
+def set_by(module: str, kind: str) -> set[str]:
+    """The keywords that this module gives to its one call of `kind`."""
+    tree = ast.parse((Path(job.__file__).parent / module).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == kind]
+    (call,) = calls
+    return {keyword.arg for keyword in call.keywords if keyword.arg}
+
+
+def test_no_field_is_passed_on_that_the_ranks_set_themselves() -> None:
+    assert TRL_PASSED & set_by("train.py", "SFTConfig") == set()
+    assert PEFT_PASSED & set_by("training/model.py", "PeftLoraConfig") == set()
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 import io
 import json
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +40,9 @@ EVENTS: list[dict[str, Any]] = [
 
 def _report(config: RunConfig, store: ObjectStore, workdir: Path) -> tuple[Report, io.StringIO]:
     out = io.StringIO()
-    return Report(config, store, 3, "ab12", None, workdir, Console(file=out)), out
+    report = Report(config, Console(file=out))
+    report.begin(store, 3, "ab12", None, workdir)
+    return report, out
 
 
 def test_a_log_tells_the_whole_story_in_plain_lines(config: RunConfig, tmp_path: Path) -> None:
@@ -58,6 +62,15 @@ def test_a_log_tells_the_whole_story_in_plain_lines(config: RunConfig, tmp_path:
         "a word from the ranks",
         "step 2/20  committed  1.4 GB in 3s",
     ]
+
+
+def test_before_the_attempt_is_claimed_there_are_lines_but_no_files(config: RunConfig) -> None:
+    out = io.StringIO()
+    report = Report(config, Console(file=out))
+    report.handle(EVENTS)
+    report.flush()
+    report.close("busy")
+    assert "a word from the ranks" in out.getvalue()
 
 
 def test_the_run_folder_holds_segments_samples_and_tensorboard(config: RunConfig, tmp_path: Path) -> None:
@@ -136,3 +149,26 @@ def test_failing_uploads_are_said_once_and_never_raised(config: RunConfig, tmp_p
         report.flush()
     report.close("failed")
     assert out.getvalue().count("report files could not be stored, to be tried again: no connection") == 1
+
+
+def test_the_report_imports_no_tracker_and_no_torch() -> None:
+    code = "import sys, job.report.report; print({'torch', 'tensorboard', 'wandb', 'boto3'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_all_attempts_are_one_wandb_run_and_offline_files_reach_the_run_folder(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    store = FolderStore(tmp_path / "run")
+    config = RunConfig.from_dict({**settings, "track": ["wandb"]})
+    for attempt in (1, 2):
+        report, out = _report(config, store, tmp_path / f"work-{attempt}")
+        report.handle(EVENTS)
+        report.close("done")
+        assert "wandb" not in out.getvalue()
+    run_id = json.loads(store.get("trackers.json"))["wandb"]["id"]
+    names = [Path(entry.key).name for entry in store.list("wandb/") if entry.key.endswith(".wandb")]
+    assert names and set(names) == {f"run-{run_id}.wandb"}
+    assert not [entry.key for entry in store.list("wandb/") if "/logs/" in entry.key]

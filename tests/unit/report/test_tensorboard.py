@@ -24,11 +24,9 @@ def _log(tracker: TensorBoard, steps: range, loss: float) -> None:
 def test_a_resumed_attempt_replaces_what_the_one_before_logged_past_it(tmp_path: Path) -> None:
     first = TensorBoard(tmp_path, 9, "ffff", None)
     _log(first, range(1, 8), 2.0)
-    first.samples(7, with_figures([{"prompt": "p", "generation": "lost"}]))
     second = TensorBoard(tmp_path, 10, "0000", 5)
     _log(second, range(6, 7), 1.0)
     assert _losses(tmp_path) == {1: 2.0, 2: 2.0, 3: 2.0, 4: 2.0, 5: 2.0, 6: 1.0}
-    assert [point.step for point in _read(tmp_path).Tensors("samples")] == []
 
 
 def test_a_fresh_start_after_an_attempt_without_commit_replaces_all_of_it(tmp_path: Path) -> None:

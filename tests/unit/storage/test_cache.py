@@ -222,7 +222,8 @@ def test_a_home_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o775, 0o664), (0o077, 0o700, 0o600)])
 def test_the_group_may_write_where_the_umask_lets_it_read(tmp_path: Path, umask: int, folder: int, file: int) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from job.storage.cache import Cache; from job.storage.store import Entry\n"
+        "import os, sys; from pathlib import Path\n"
+        "from job.storage.cache import Cache; from job.storage.store import Entry\n"
         f"os.umask({umask}); cache = Cache(Path(sys.argv[1]) / 'cache'); entry = Entry('a', 1, 'e')\n"
         "cache.take('x://a', entry, Path(sys.argv[1]) / 'a', lambda path: path.write_bytes(b'a'))\n"
         "print(cache.blob('x://a', entry).folder)"

@@ -1,0 +1,1 @@
+"""Run configs that ship with the package."""

@@ -1,0 +1,261 @@
+"""The hub as a source, through its own client, against a local server that speaks the few endpoints needed."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from job.errors import ConfigError, DataError, ExitCode, StorageError
+from job.storage import hub, hub_client
+from job.storage.cache import Cache
+from job.storage.pull import Pull, pull_data, pull_tokenizer, pull_weights
+
+COMMIT = "a" * 40
+LATER = "b" * 40
+
+
+@dataclass
+class Hub:
+    """Repositories by their path below /api ("models/org/name"); each commit holds files."""
+
+    endpoint: str = ""
+    commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
+    gated: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)
+    requests: list[str] = field(default_factory=list)
+    broken: bool = False
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.hub.requests.append(f"{self.command} {self.path}")
+        path = unquote(self.path.partition("?")[0]).strip("/")
+        if self.hub.broken:
+            return self.answer(503, b"")
+        if path.startswith("api/"):
+            return self.info(path.removeprefix("api/"))
+        return self.file(path)
+
+    do_HEAD = do_GET  # noqa: N815 - the base class's name
+
+    def info(self, path: str) -> None:
+        name, _, revision = path.partition("/revision/")
+        if name not in self.hub.commits:
+            return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
+        commit = self.hub.branches.get(revision, revision)
+        files = self.hub.commits[name].get(commit)
+        if files is None:
+            return self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        siblings = [described(file, data) for file, data in files.items()]
+        body = {"id": name.partition("/")[2], "sha": commit, "siblings": siblings, "tags": [], "private": False}
+        return self.answer(200, json.dumps(body).encode())
+
+    def file(self, path: str) -> None:
+        repository, _, rest = path.partition("/resolve/")
+        commit, _, name = rest.partition("/")
+        kind = repository if repository.startswith("datasets/") else f"models/{repository}"
+        if kind in self.hub.gated:
+            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        data = self.hub.commits[kind][commit].get(name)
+        if data is None:
+            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        if name in self.hub.damaged and self.command == "GET":
+            data = bytes([data[0] ^ 1]) + data[1:]
+        return self.answer(
+            200, data, {"ETag": f'"{etag(name, self.hub.commits[kind][commit][name])}"', "X-Repo-Commit": commit}
+        )
+
+    def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+
+def etag(name: str, data: bytes) -> str:
+    if name.endswith(".safetensors"):
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def described(name: str, data: bytes) -> dict[str, Any]:
+    lfs = (
+        {"lfs": {"sha256": etag(name, data), "size": len(data), "pointerSize": 1}}
+        if name.endswith(".safetensors")
+        else {}
+    )
+    return {
+        "rfilename": name,
+        "size": len(data),
+        "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(),
+        **lfs,
+    }
+
+
+def tensors() -> bytes:
+    header = b'{"w": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}'
+    return len(header).to_bytes(8, "little") + header + b"abc"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    served = Hub()
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": served}))
+    served.endpoint = f"http://127.0.0.1:{listening.server_address[1]}"
+    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    files = {"config.json": b'{"model_type": "gemma"}', "tokenizer.json": b"{}", "model.safetensors": tensors()}
+    served.commits["models/org/tiny"] = {COMMIT: files, LATER: files | {"tokenizer.json": b'{"later": 1}'}}
+    served.commits["datasets/org/rows"] = {COMMIT: {"a.jsonl": b"1\n", "b.jsonl": b"2\n", "README.md": b"no"}}
+    monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
+    monkeypatch.setenv("SFT_JOB_HOME", str(tmp_path / "home"))
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "PATIENT_SECONDS", 0.0)
+    monkeypatch.setattr(hub, "SHORT_SECONDS", 0.0)
+    yield served
+    listening.shutdown()
+    listening.server_close()
+    thread.join()
+
+
+def test_a_model_is_pinned_to_its_commit_and_pulled_by_name(server: Hub, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    pull = Pull(Cache(), progress=lambda *event: seen.append(event))
+    weights = pull_weights("hf://org/tiny@main", tmp_path / "base", pull)
+    tokenizer = pull_tokenizer("hf://org/tiny", tmp_path / "tokenizer", pull)
+    assert weights.source == tokenizer.source == f"hf://org/tiny@{COMMIT}"
+    assert set(weights.files) == {"config.json", "model.safetensors"}
+    assert (weights.path / "model.safetensors").read_bytes() == tensors()
+    assert (tokenizer.path / "tokenizer.json").read_bytes() == b"{}"
+    assert seen[-1][1] == seen[-1][2] > 0
+    assert [name for name in server.requests if name.startswith("GET") and "config.json" in name] == [
+        f"GET /org/tiny/resolve/{COMMIT}/config.json"
+    ]
+
+
+def test_another_revision_is_another_pin(server: Hub, tmp_path: Path) -> None:
+    pulled = pull_tokenizer(f"hf://org/tiny@{LATER}", tmp_path / "tokenizer", Pull(Cache()))
+    assert pulled.source == f"hf://org/tiny@{LATER}"
+    assert (pulled.path / "tokenizer.json").read_bytes() == b'{"later": 1}'
+
+
+def test_data_sets_are_files_and_globs(server: Hub, tmp_path: Path) -> None:
+    pull = Pull(Cache())
+    files = pull_data("hf://datasets/org/rows@main/*.jsonl", tmp_path / "data", pull)
+    assert [(file.uri, file.path.read_text()) for file in files] == [
+        (f"hf://datasets/org/rows@{COMMIT}/a.jsonl", "1\n"),
+        (f"hf://datasets/org/rows@{COMMIT}/b.jsonl", "2\n"),
+    ]
+    assert len(pull_data("hf://datasets/org/rows/a.jsonl", tmp_path / "data", pull)) == 1
+    assert len(pull_data("hf://datasets/org/rows", tmp_path / "data", pull)) == 2
+    with pytest.raises(DataError, match=r"hf://datasets/org/rows@main/c\.jsonl"):
+        pull_data("hf://datasets/org/rows@main/c.jsonl", tmp_path / "data", pull)
+
+
+def test_a_gated_repository_says_what_to_do(server: Hub, tmp_path: Path) -> None:
+    server.gated.add("models/org/tiny")
+    message = rf"hf://org/tiny@{COMMIT} is gated: accept the licence at {server.endpoint}/org/tiny and set HF_TOKEN"
+    with pytest.raises(DataError, match=f"^{message}$"):
+        pull_weights("hf://org/tiny", tmp_path / "base", Pull(Cache()))
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("hf://org/nothing", "is not on the hub, or is private"),
+        ("hf://org/tiny@nothing", "has no such revision"),
+        ("hf://datasets/org/rows", "is no model"),
+    ],
+)
+def test_what_is_not_there_is_one_clear_line(server: Hub, tmp_path: Path, uri: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        pull_weights(uri, tmp_path / "base", Pull(Cache()))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_uri_that_names_no_repository_is_a_config_error(server: Hub, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hf://org/name@revision"):
+        pull_weights("hf://tiny", tmp_path / "base", Pull(Cache()))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_arrives_damaged_is_not_used(server: Hub, tmp_path: Path, name: str) -> None:
+    server.damaged.add(name)
+    with pytest.raises(StorageError, match=f"{name} arrived damaged"):
+        pull_weights("hf://org/tiny", tmp_path / "base", Pull(Cache()))
+    server.damaged.clear()
+    assert pull_weights("hf://org/tiny", tmp_path / "base", Pull(Cache())).files
+
+
+def test_a_hub_that_is_down_is_a_storage_error_until_something_was_pulled(server: Hub, tmp_path: Path) -> None:
+    server.broken = True
+    with pytest.raises(StorageError, match="the hub cannot be asked") as caught:
+        pull_tokenizer("hf://org/tiny", tmp_path / "tokenizer", Pull(Cache()))
+    assert caught.value.exit_code == ExitCode.STORAGE
+    server.broken = False
+    pull_tokenizer("hf://org/tiny", tmp_path / "tokenizer", Pull(Cache()))
+    server.broken = True
+    notices: list[str] = []
+    pulled = pull_tokenizer("hf://org/tiny", tmp_path / "again", Pull(Cache(), notice=notices.append))
+    assert pulled.source == f"hf://org/tiny@{COMMIT}"
+    assert len(notices) == 1
+
+
+def test_offline_mode_asks_nobody(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pull_weights("hf://org/tiny", tmp_path / "base", Pull(Cache()))
+    server.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pulled = pull_weights("hf://org/tiny", tmp_path / "again", Pull(Cache()))
+    assert (pulled.path / "model.safetensors").read_bytes() == tensors()
+    assert pull_weights(pulled.source, tmp_path / "pinned", Pull(Cache())).files == pulled.files
+    with pytest.raises(DataError, match="HF_HUB_OFFLINE is set"):
+        pull_weights("hf://org/other", tmp_path / "other", Pull(Cache()))
+    assert server.requests == []
+
+
+def test_offline_what_the_hub_client_has_in_its_own_cache_is_read_in_place(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    snapshot = tmp_path / f"hub/models--org--own/snapshots/{COMMIT}"
+    snapshot.mkdir(parents=True)
+    for name, data in server.commits["models/org/tiny"][COMMIT].items():
+        (snapshot / name).write_bytes(data)
+    (tmp_path / "hub/models--org--own/refs").mkdir()
+    (tmp_path / "hub/models--org--own/refs/main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert pull_weights("hf://org/own", tmp_path / "base", Pull(Cache())).path == snapshot
+    assert server.requests == []
+
+
+def test_a_lost_connection_is_tried_again(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.broken = True
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        server.broken = False
+
+    monkeypatch.setattr(hub_client.time, "sleep", sleep)
+    assert hub_client.asked(hub_client.Repository("org/tiny", "model"), 60.0).sha == COMMIT
+    assert pauses == [1.0]
