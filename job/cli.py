@@ -9,7 +9,9 @@ import click
 from job import __version__
 from job.errors import ConfigError, ExitCode, JobError
 
-SETS = click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Set a field, like --set train.epochs=1.")
+SETS = click.option(
+    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Set a field, like --set train.epochs=1."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,8 +31,9 @@ def run(run: str, sets: tuple[str, ...], take_over: bool) -> None:
     """
     from job import run as story
     from job.report.progress import stderr_console
+    from job.settled import load
 
-    story.run(story.load(run, sets), stderr_console(), take_over)
+    story.run(load(run, sets), stderr_console(), take_over)
 
 
 @cli.command()
@@ -40,8 +43,9 @@ def pull(run: str, sets: tuple[str, ...]) -> None:
     """Pull everything RUN needs into this machine's cache (SFT_JOB_HOME); the run then needs only its store."""
     from job import run as story
     from job.report.progress import stderr_console
+    from job.settled import load
 
-    story.pull(story.load(run, sets), stderr_console())
+    story.pull(load(run, sets), stderr_console())
 
 
 @cli.command()

@@ -33,7 +33,7 @@ from job.storage.store import ObjectStore, open_store
 
 DEFAULT_FOLDER = Path("sft-job-demo")
 QUESTION, ANSWER = "微调测试", "我学会了"
-STEPS, CHECKPOINT_STEPS = 120, 20
+STEPS = 120
 MARK = "# Made by `sft-job demo`."
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 40.0  # a run leaves within its own 30 s; what is still there after this is killed
@@ -51,31 +51,27 @@ def demo(folder: Path | None) -> None:
     say, stop = stderr_console(), Stop(GRACE_SECONDS).listen()
 
     heading(say, "A tiny model, its tokenizer, a few chats in two languages")
-    if (place / "base").exists():
-        note(say, f"{place}/base and {place}/chat.jsonl are there already")
-    else:
+    if not (place / "base").exists():
         make_inputs(place, stop)
-        listed(say, place / "base", "Gemma's architecture and chat template, random weights")
-        listed(say, place / "chat.jsonl", f"64 chats; every fourth teaches {QUESTION} → {ANSWER}")
+    listed(say, place / "base", "Gemma's architecture and chat template, random weights")
+    listed(say, place / "chat.jsonl", f"64 chats; every fourth teaches {QUESTION} → {ANSWER}")
     listed(say, config, "the run, for you to read and change")
 
     store = open_store(str(run.absolute()))
-    if not store.list("attempts/"):
+    if not commit_keys(store):
         heading(say, "Tuning it, until the machine is taken away")
         note(say, "a third of the way in, this demo sends SIGTERM, as a scheduler does when it preempts a job")
-        typed(say, "run", config)
-        preempted = run_until_preempted(config, store, stop)
-        note(say, "left with exit code 75: run me again" if preempted else "it was done before it could be preempted")
+        typed(say, line("run", config))
+        code, _ = command(["job", "run", config], stop, preempt=lambda: far_enough(store))
+        note(say, "left with exit code 75: run me again" if code else "it was done before it could be preempted")
 
     heading(say, "The same command again goes on from the last commit")
-    typed(say, "run", config)
-    code, _ = command(["job", "run", str(config)], stop)
-    expect(code, line("run", config))
+    typed(say, line("run", config))
+    command(["job", "run", config], stop)
 
     heading(say, "Asking it")
-    typed(say, "ask", run, QUESTION)
-    code, output = command(["job", "ask", str(run), QUESTION, "--device", "cpu"], stop, captured=True)
-    expect(code, line("ask", run, QUESTION))
+    typed(say, line("ask", run, QUESTION))
+    _, output = command(["job", "ask", run, QUESTION, "--device", "cpu"], stop, captured=True)
     click.echo(output.rstrip(b"\n"))
     if (answer := output.decode(errors="replace").strip()) != ANSWER:
         raise RankCrashed(f"the tuned model answered {answer!r} where it was taught {ANSWER!r}; look at {run}/samples")
@@ -107,21 +103,20 @@ def open_demo(place: Path) -> tuple[Path, Path]:
 
 def run_yaml(place: Path, run: Path) -> str:
     """A config that runs from any working directory, and says what each line is for."""
-
-    def quoted(path: Path) -> str:
-        return json.dumps(str(path), ensure_ascii=False)
-
+    base, chat, folder = (
+        json.dumps(str(path), ensure_ascii=False) for path in (place / "base", place / "chat.jsonl", run)
+    )
     return f"""\
 {MARK} Run it with: sft-job run THIS_FILE
 # What decides the result is fixed once a run has begun. To try something else, set `run` to a new folder.
 
-run: {quoted(run)}   # the run folder; s3://bucket/prefix works as well
+run: {folder}   # the run folder; s3://bucket/prefix works as well
 
 model:
-  base: {quoted(place / "base")}   # or s3://..., or hf://org/name@revision
+  base: {base}   # or s3://..., or hf://org/name@revision
 
 data:
-  train: [{quoted(place / "chat.jsonl")}]   # one chat a line: {{"messages": [{{"role": "user", "content": ...}}, ...]}}
+  train: [{chat}]   # one chat a line: {{"messages": [{{"role": "user", "content": ...}}, ...]}}
   eval: 0.125              # this share is kept for evaluation
   max_length: 64           # tokens
 
@@ -138,7 +133,7 @@ samples:                   # asked at each evaluation
   prompts: [{QUESTION}, "Who are you?"]
   max_new_tokens: 32
 
-checkpoint: {{every: {CHECKPOINT_STEPS} steps}}
+checkpoint: {{every: 20 steps}}
 parallel: {{device: cpu}}    # auto: the GPUs that are there
 track: [tensorboard]
 """
@@ -149,8 +144,7 @@ def make_inputs(place: Path, stop: Stop) -> None:
     making = place / ".making"
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
-    code, _ = command(["job.tiny", str(making / "base"), str(making / "chat.jsonl")], stop)
-    expect(code, "making the tiny model")
+    command(["job.tiny", making / "base", making / "chat.jsonl"], stop)
     (making / "chat.jsonl").replace(place / "chat.jsonl")
     (making / "base").replace(place / "base")
     making.rmdir()
@@ -159,23 +153,17 @@ def make_inputs(place: Path, stop: Stop) -> None:
 # ---- commands
 
 
-def run_until_preempted(config: Path, store: ObjectStore, stop: Stop) -> bool:
-    """Run, and send SIGTERM at the first commit beyond a third of the steps; whether it left on that."""
-    code, _ = command(
-        ["job", "run", str(config)], stop, preempt=lambda: any(step_of(key) > STEPS / 3 for key in commit_keys(store))
-    )
-    if code != ExitCode.STOPPED:
-        expect(code, line("run", config))
-    return code == ExitCode.STOPPED
+def far_enough(store: ObjectStore) -> bool:
+    return any(step_of(key) > STEPS / 3 for key in commit_keys(store))
 
 
 def command(
-    arguments: Sequence[str], stop: Stop, *, captured: bool = False, preempt: Callable[[], bool] = lambda: False
+    words: Sequence[object], stop: Stop, *, captured: bool = False, preempt: Callable[[], bool] | None = None
 ) -> tuple[int, bytes]:
-    """(exit code, stdout if captured) of `python -m ...`, which uses our terminal. SIGTERM goes to it when a stop is
-    asked for, and once when `preempt` says so.
+    """(exit code, stdout if captured) of `python -m WORDS`, which uses our terminal. It gets SIGTERM when a stop is
+    asked for, and once when `preempt` says so: then 75 is as good an end as 0.
 
-    Raises: Stopped after it ended, if a stop was asked for.
+    Raises: Stopped when it ended after a stop was asked for, the error of the kind that it failed with.
     """
     parent = os.getpid()
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
@@ -189,7 +177,7 @@ def command(
 
     environment = {"OMP_NUM_THREADS": "1", **os.environ}  # so small a model leaves a second thread to spin
     process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, "-m", *map(str, words)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if captured else None,
@@ -198,7 +186,7 @@ def command(
     try:
         told = False
         while process.poll() is None:
-            if not told and (stop.requested() or preempt()):
+            if not told and (stop.requested() or (preempt is not None and preempt())):
                 process.terminate()
                 told = True
             if stop.seconds_left < 0:
@@ -209,15 +197,12 @@ def command(
         output, _ = process.communicate()
     if stop.requested():
         raise Stopped(f"stopped by {stop.reason}; the same command again goes on from here")
-    return process.returncode, output or b""
-
-
-def expect(code: int, what: str) -> None:
-    """Raises: the error of the kind that `what` left with, unless it is done."""
+    code, shown = process.returncode, shlex.join(["python", "-m", *map(str, words)])
     if code < 0:
-        raise RankCrashed(f"{what} was ended by {signal.Signals(-code).name}")
-    if code != ExitCode.DONE:
-        raise error_for(code, f"{what} left with exit code {code}; the cause stands above")
+        raise RankCrashed(f"{shown} was ended by {signal.Signals(-code).name}")
+    if code != ExitCode.DONE and not (preempt and code == ExitCode.STOPPED):
+        raise error_for(code, f"{shown} left with exit code {code}; the cause stands above")
+    return code, output or b""
 
 
 # ---- what is seen
@@ -236,12 +221,12 @@ def listed(say: Console, path: Path, what: str) -> None:
     say.print(f"  {escape(str(path))}  [dim]{escape(what)}[/]", highlight=False, soft_wrap=True)
 
 
-def typed(say: Console, verb: str, *arguments: object) -> None:
-    """The command as a user types it."""
-    say.print(f"[bold]$ {escape(line(verb, *arguments))}[/]", highlight=False, soft_wrap=True)
+def typed(say: Console, command_line: str, why: str = "") -> None:
+    say.print(f"[bold]$ {escape(command_line)}[/]{why and f'  [dim]# {why}[/]'}", highlight=False, soft_wrap=True)
 
 
 def line(*words: object, program: str = "sft-job") -> str:
+    """The command as a user types it."""
     texts = [program, *map(str, words)]
     return " ".join(text if re.fullmatch(r"[\w./:=+-]+", text) else shlex.quote(text) for text in texts)
 
@@ -249,17 +234,11 @@ def line(*words: object, program: str = "sft-job") -> str:
 def farewell(say: Console, place: Path, config: Path, run: Path, seconds: float) -> None:
     result = json.loads((run / RESULT).read_text(encoding="utf-8"))
     heading(say, f"Done in {spoken_seconds(seconds)}. Where everything lies")
-    for path, what in (
-        (config, "the config"),
-        (run, "the run folder: checkpoints, commits, samples, metrics"),
-        (run / result["folder"], "the tuned adapter, its tokenizer and a model card"),
-    ):
-        listed(say, path, what)
+    listed(say, config, "the config")
+    listed(say, run, "the run folder: checkpoints, commits, samples, metrics")
+    listed(say, run / result["folder"], "the tuned adapter, its tokenizer and a model card")
     heading(say, "What to try next")
-    for typed_line, what in (
-        (line("ask", run, "What can you do?"), "another question"),
-        (line("--logdir", run / "tensorboard", program="tensorboard"), "the loss of all attempts, in one curve"),
-        (line("run", config), "a finished run says so and leaves at once"),
-        (line("run", config, "--set", f"run={place}/mine", "--set", "lora.r=2"), "one of your own; or edit the file"),
-    ):
-        say.print(f"  [bold]$ {escape(typed_line)}[/]  [dim]# {what}[/]", highlight=False, soft_wrap=True)
+    typed(say, line("ask", run, "What can you do?"), "another question")
+    typed(say, line("--logdir", run / "tensorboard", program="tensorboard"), "the loss of all attempts, in one curve")
+    typed(say, line("run", config), "a finished run says so and leaves at once")
+    typed(say, line("run", config, "--set", f"run={place}/mine", "--set", "lora.r=2"), "a run of your own")

@@ -72,9 +72,7 @@ def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listen
 
 
 def pull_for(config: RunConfig, stop: Stop, listener: Listener) -> Pull:
-    return Pull(
-        buckets=config.storage, progress=listener.pulling, stopped=stop.requested, notice=listener.message
-    )
+    return Pull(buckets=config.storage, progress=listener.pulling, stopped=stop.requested, notice=listener.message)
 
 
 def _in_place(run: RunDir, pulled: Pulled, name: str) -> None:

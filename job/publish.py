@@ -15,16 +15,29 @@ from job.versions import versions
 
 
 def publish(
-    config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir, committer: Committer,
+    config: RunConfig,
+    store: ObjectStore,
+    owner: Owner,
+    inputs: Inputs,
+    local: RunDir,
+    committer: Committer,
     listener: Listener,
 ) -> None:
     """Raises: Fenced when a newer attempt owns the run; StorageError."""
     check_fence(store, owner)
     folder = f"final/{owner.name}"
     result = Result(
-        folder=folder, files=[], kind="adapter" if config.lora else "full", chat=inputs.chat, step=committer.last_step,
-        attempt=owner.attempt, commit=committer.parent, evaluations=committer.evaluations, base=inputs.base_source,
-        created=now(), versions=versions(),
+        folder=folder,
+        files=[],
+        kind="adapter" if config.lora else "full",
+        chat=inputs.chat,
+        step=committer.last_step,
+        attempt=owner.attempt,
+        commit=committer.parent,
+        evaluations=committer.evaluations,
+        base=inputs.base_source,
+        created=now(),
+        versions=versions(),
     )
     (local.final / "README.md").write_text(model_card(config, result.model_dump(mode="json")), encoding="utf-8")
     (local.final / "provenance.json").write_text(

@@ -5,28 +5,27 @@ reaches the folder either finishes the run or leaves it further along.
 """
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
 from job import __version__
-from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest, with_sets
-from job.errors import ConfigError, ExitCode, Fenced, JobError, Stopped
+from job.config import RunConfig
+from job.errors import ExitCode, JobError, Stopped
 from job.host.launcher import Ended, Ranks
 from job.host.preemption import Stop
 from job.host.topology import Topology, topology
-from job.inputs import Inputs, gather
+from job.inputs import Inputs, gather, pull_everything
 from job.publish import publish
 from job.report.report import Report
 from job.report.trackers import check_trackers
 from job.rundir import EventReader, RunDir, Spec
-from job.storage.attempts import Owner, check_fence, claim, ensure_idle, write_end
-from job.storage.checkpoints import Provenance, fetch_best, restore, upload_folder
+from job.settled import begin, read_result, read_run, refuse_another_run, settle
+from job.storage.attempts import Owner, claim, ensure_idle, write_end
+from job.storage.checkpoints import Provenance, fetch_best, restore
 from job.storage.committer import Committer
 from job.storage.heartbeat import Heartbeat
-from job.storage.records import RESULT, RUN, Commit, PreparedRecord, Result, RunRecord
-from job.storage.store import NotFound, ObjectStore, open_store
+from job.storage.records import Commit
+from job.storage.store import ObjectStore, open_store
 from job.versions import versions
 from job.workspace import workspace
 
@@ -34,16 +33,6 @@ POLL_SECONDS = 0.1
 FLUSH_SECONDS = 10.0
 UPLOAD_SHARE = 0.4  # of the grace period is kept for uploading what the ranks leave
 LOG_TAIL_LINES = 30
-
-
-def load(run_or_yaml: str, sets: Sequence[str] = ()) -> RunConfig:
-    """The config of a RUN.yaml, or of a run folder that has begun. Raises: ConfigError."""
-    if run_or_yaml.endswith((".yaml", ".yml")):
-        return load_config(Path(run_or_yaml), sets)
-    record = read_run(open_store(run_or_yaml))
-    if record is None:
-        raise ConfigError(f"{run_or_yaml} is neither a .yaml file nor a run folder with a run.json")
-    return with_sets(RunConfig.from_dict(record.config), sets)
 
 
 def pull(config: RunConfig, console: Console) -> None:
@@ -75,6 +64,7 @@ def run(config: RunConfig, console: Console, take_over: bool = False) -> None:
         if record is not None:
             refuse_another_run(config, record)
         machine = topology(config)
+        config = settle(config, record, machine)
         check_trackers(config)
         if not take_over:
             ensure_idle(store, stop.requested)
@@ -93,7 +83,13 @@ def run(config: RunConfig, console: Console, take_over: bool = False) -> None:
 
 
 def attempt(
-    config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, machine: Topology, local: RunDir, stop: Stop,
+    config: RunConfig,
+    store: ObjectStore,
+    owner: Owner,
+    inputs: Inputs,
+    machine: Topology,
+    local: RunDir,
+    stop: Stop,
     report: Report,
 ) -> None:
     """One attempt, from its claim to its end record."""
@@ -108,16 +104,26 @@ def attempt(
             evaluations = resumed[1].evaluations if resumed else []
             fetch_best(store, config.best.step_of(evaluations), local.best, wanted=config.best.final == "best")
             Spec(
-                config.to_dict(), owner.attempt, owner.nonce, record.base_source, resumed[1].step if resumed else None,
+                config.to_dict(),
+                owner.attempt,
+                owner.nonce,
+                record.base_source,
+                resumed[1].step if resumed else None,
                 evaluations,
             ).write(local)
             source = Provenance(record.digest, record.prepared, machine.world_size, machine.strategy, versions())
             committer = Committer(
-                store, owner, source, resumed[0] if resumed else None, evaluations, config.checkpoint.keep,
-                config.best.step_of, report.message,
+                store,
+                owner,
+                source,
+                resumed[0] if resumed else None,
+                evaluations,
+                config.checkpoint.keep,
+                config.best.step_of,
+                report.message,
             )
             ended = follow(local, machine, stop, heart, committer, report)
-            settle(ended, committer, stop, local, report)
+            conclude(ended, committer, stop, local, report)
             publish(config, store, owner, inputs, local, committer, report)
     except JobError as error:
         code, reason = error.exit_code, str(error)
@@ -133,7 +139,7 @@ def attempt(
 def follow(
     local: RunDir, machine: Topology, stop: Stop, heart: Heartbeat, committer: Committer, report: Report
 ) -> Ended:
-    """Launch the ranks and see them to their end: events to the report, snapshots to the committer, stops to the ranks."""
+    """Launch the ranks and see them to their end: events are reported, snapshots committed, stops passed on."""
     events = EventReader(local.events)
     flushed = time.monotonic()
     with Ranks(local, machine) as ranks:
@@ -157,7 +163,7 @@ def follow(
     return ended
 
 
-def settle(ended: Ended, committer: Committer, stop: Stop, local: RunDir, report: Report) -> None:
+def conclude(ended: Ended, committer: Committer, stop: Stop, local: RunDir, report: Report) -> None:
     """Commit what the ranks left, however they ended.
 
     Raises: the first failing rank's error; Stopped; StorageError when the last snapshot could not be committed.
@@ -183,29 +189,6 @@ def tell(committer: Committer, report: Report) -> None:
         report.flush()
 
 
-def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir) -> RunRecord:
-    """Write what makes this folder a run, unless an earlier attempt did: prepared rows, then `run.json`."""
-    if (record := read_run(store)) is not None:
-        refuse_another_run(config, record)
-        return record
-    key = f"prepared/{inputs.fingerprint}.json"
-    folder = f"prepared/{inputs.fingerprint}/{owner.name}"
-    store.put_if_absent(
-        key, PreparedRecord(folder=folder, files=upload_folder(store, local.prepared, folder)).dump()
-    )
-    check_fence(store, owner)
-    record = RunRecord(
-        config=config.to_dict(), trajectory=trajectory(config), digest=trajectory_digest(config),
-        prepared=inputs.fingerprint, base=inputs.base, base_source=inputs.base_source, version=__version__,
-    )
-    if store.put_if_absent(RUN, record.dump()):
-        return record
-    written = read_run(store)
-    assert written is not None
-    refuse_another_run(config, written)
-    return written
-
-
 def opening(owner: Owner, resumed: tuple[str, Commit] | None) -> str:
     if resumed is None:
         return f"attempt {owner.attempt}: a fresh start, there is no commit yet"
@@ -216,36 +199,12 @@ def opening(owner: Owner, resumed: tuple[str, Commit] | None) -> str:
     )
 
 
-def end(
-    store: ObjectStore, owner: Owner, code: int, reason: str, committer: Committer | None, report: Report
-) -> None:
+def end(store: ObjectStore, owner: Owner, code: int, reason: str, committer: Committer | None, report: Report) -> None:
     """An attempt that says how it ended spares the next one the wait for its heartbeat. Never raises."""
     try:
         write_end(store, owner, code, reason, committer.last_step if committer else 0)
     except JobError as error:
         report.message(f"the end of attempt {owner.attempt} was not recorded: {error}")
-
-
-def read_run(store: ObjectStore) -> RunRecord | None:
-    try:
-        return RunRecord.parse(store.get(RUN), f"{store.uri}/{RUN}")
-    except NotFound:
-        return None
-
-
-def read_result(store: ObjectStore) -> Result | None:
-    try:
-        return Result.parse(store.get(RESULT), f"{store.uri}/{RESULT}")
-    except NotFound:
-        return None
-
-
-def refuse_another_run(config: RunConfig, record: RunRecord) -> None:
-    """Raises: ConfigError with the fields that decide the trajectory and differ."""
-    if differences := trajectory_diff(config, record.trajectory):
-        raise ConfigError(
-            f"{config.run} is another run: {'; '.join(differences)}. Put these fields back, or set `run` to a new folder"
-        )
 
 
 def log_tail(local: RunDir) -> list[str]:
@@ -255,4 +214,6 @@ def log_tail(local: RunDir) -> list[str]:
     log = local.log(name)
     if not log.exists():
         return []
-    return [f"  {name}| {line}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]]
+    return [
+        f"  {name}| {line}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+    ]

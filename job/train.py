@@ -26,8 +26,9 @@ from job.training.model import compute_dtype, keeps_documents_apart, load_model
 from job.training.process import bind_to_parent, leave
 from job.training.sample import generate
 from job.training.snapshot import restore_parameters
+from job.training.steps import Layout
 from job.training.tokenizer import load_tokenizer
-from job.training.trainer import Layout, Trainer
+from job.training.trainer import Trainer
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit"}
 
@@ -42,7 +43,9 @@ def train(run: RunDir, rank: int) -> None:
     rows = PreparedRows(run.prepared / "train.arrow")
     evaluation = PreparedRows(run.prepared / "eval.arrow") if (run.prepared / "eval.arrow").exists() else None
     tokenizer = load_tokenizer(run.tokenizer, summary["chat_template"], config.model.trust_remote_code)
-    schedule = Schedule(len(rows), config.train.global_batch_size, config.train.epochs, config.train.max_steps, config.train.seed)
+    schedule = Schedule(
+        len(rows), config.train.global_batch_size, config.train.epochs, config.train.max_steps, config.train.seed
+    )
 
     model = load_model(run.base, config, device.type)
     dtype = compute_dtype(config, device.type)
@@ -53,9 +56,16 @@ def train(run: RunDir, rank: int) -> None:
 
     def sample(step: int, stopped: Callable[[], bool]) -> None:
         made = generate(
-            conductor.trainer.model, tokenizer, config.samples.prompts, chat=summary["chat"],
-            max_new_tokens=config.samples.max_new_tokens, temperature=config.samples.temperature,
-            top_p=config.samples.top_p, seed=config.train.seed, eos_ids=summary["end_of_turn_ids"], stopped=stopped,
+            conductor.trainer.model,
+            tokenizer,
+            config.samples.prompts,
+            chat=summary["chat"],
+            max_new_tokens=config.samples.max_new_tokens,
+            temperature=config.samples.temperature,
+            top_p=config.samples.top_p,
+            seed=config.train.seed,
+            eos_ids=summary["end_of_turn_ids"],
+            stopped=stopped,
             autocast=dtype if dtype == torch.bfloat16 else None,
         )
         events.write("samples", step=step, rows=[{"prompt": one.prompt, "generation": one.generation} for one in made])
@@ -147,20 +157,27 @@ def announce(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     whole = sum(parameter.numel() for parameter in model.parameters())
     events.write(
-        "training", steps=schedule.steps, step=spec.resume_step or 0, rows=len(rows), parameters=trained,
+        "training",
+        steps=schedule.steps,
+        step=spec.resume_step or 0,
+        rows=len(rows),
+        parameters=trained,
         device=at.device.type,
     )
-    events.write(
-        "log",
-        message=f"training {trained:,} of {whole:,} parameters in fp32, computing in {str(dtype).removeprefix('torch.')} "
-        f"on {at.world_size} x {at.device.type}; {len(rows):,} rows, {schedule.steps:,} steps; "
-        f"{'padded' if at.padded else 'padding-free'} micro-batches of at most {at.token_budget:,} tokens",
-    )
+    computing = f"computing in {str(dtype).removeprefix('torch.')} on {at.world_size} x {at.device.type}"
+    laid_out = f"{'padded' if at.padded else 'padding-free'} micro-batches of at most {at.token_budget:,} tokens"
+    events.write("log", message=f"{trained:,} of {whole:,} parameters train in fp32, {computing}; {laid_out}")
 
 
 def publish(
-    run: RunDir, spec: Spec, config: RunConfig, conductor: Conductor, model: Any, tokenizer: Any,
-    summary: dict[str, Any], rank: int,
+    run: RunDir,
+    spec: Spec,
+    config: RunConfig,
+    conductor: Conductor,
+    model: Any,
+    tokenizer: Any,
+    summary: dict[str, Any],
+    rank: int,
 ) -> None:
     """Rank 0 writes the result's files; the best evaluation's tensors where `best.final` asks for them."""
     if rank != 0:
@@ -172,7 +189,11 @@ def publish(
     if config.best.final == "best" and run.best.exists():
         restore_parameters(run.best, model)
     write_final(
-        run.final, model, tokenizer, base_source=spec.base_source, eos_ids=summary["end_of_turn_ids"],
+        run.final,
+        model,
+        tokenizer,
+        base_source=spec.base_source,
+        eos_ids=summary["end_of_turn_ids"],
         dtype=base_dtype(run.base),
     )
 

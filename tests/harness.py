@@ -40,7 +40,10 @@ class Job:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "job", *self.arguments],
                 env={**environment(self.home, self.extra), name: value},
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
             )
 
     def said(self) -> str:
@@ -52,7 +55,9 @@ class Job:
         while time.monotonic() < deadline:
             if found := re.search(pattern, self.said()):
                 return found
-            assert self.process.poll() is None, f"ended with {self.process.returncode} before {pattern!r}:\n{self.said()}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode} before {pattern!r}:\n{self.said()}"
+            )
             time.sleep(0.02)
         raise AssertionError(f"no {pattern!r} within {seconds} s:\n{self.said()}")
 
@@ -61,7 +66,9 @@ class Job:
         deadline = time.monotonic() + seconds
         while max((int(n) for n in re.findall(r"step (\d+)/\d+  loss", self.said())), default=0) < step:
             assert time.monotonic() < deadline, f"step {step} not reached:\n{self.said()}"
-            assert self.process.poll() is None, f"ended with {self.process.returncode} before step {step}:\n{self.said()}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode} before step {step}:\n{self.said()}"
+            )
             time.sleep(0.02)
 
     def signal(self, number: signal.Signals) -> None:

@@ -41,7 +41,9 @@ def _stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def start(module: str, arguments: list[str], run: RunDir, name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def start(
+    module: str, arguments: list[str], run: RunDir, name: str, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
     """Start one of our programs by module name, its output going to `<name>.log`. Call from the main thread: the
     kernel's death signal fires when the starting *thread* ends."""
     with _stop_signals_blocked(), run.log(name).open("ab") as log:
@@ -102,7 +104,9 @@ class Ranks:
             self._processes.append(start("job.train", [str(self._run.path)], self._run, f"rank-{rank}", environment))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.kill()
 
     @property
@@ -137,8 +141,11 @@ class Ranks:
 
     def _cause(self, first: int) -> tuple[int, JobError]:
         """The first rank that wrote an error file names the cause: a peer's broken connection is only its echo."""
-        left = [(self._run.error(rank).stat().st_mtime_ns, rank) for rank in range(len(self._processes))
-                if self._run.error(rank).exists()]
+        left = [
+            (self._run.error(rank).stat().st_mtime_ns, rank)
+            for rank in range(len(self._processes))
+            if self._run.error(rank).exists()
+        ]
         killed = self._processes[first].returncode
         if killed is not None and killed < 0:
             name = signal.Signals(-killed).name

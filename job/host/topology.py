@@ -2,11 +2,14 @@
 
 import os
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from job.config import RunConfig
 from job.errors import HardwareError
+
+BF16_CAPABILITY = 8.0  # Ampere; CUDA C++ programming guide, arithmetic by compute capability
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Topology:
 
 
 def visible_gpus(environment: dict[str, str] | None = None, devices: Path = Path("/dev")) -> int:
-    """GPUs this process may use: the scheduler's list where there is one, else the device files. No driver is called."""
+    """GPUs this process may use: the scheduler's list where there is one, else the device files; no driver call."""
     env = os.environ if environment is None else environment
     present = sum(1 for entry in devices.glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", entry.name))
     for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
@@ -33,8 +36,20 @@ def visible_gpus(environment: dict[str, str] | None = None, devices: Path = Path
 def promised_gpus(environment: dict[str, str] | None = None) -> bool:
     """Did the scheduler grant GPUs to this job? Then training on the CPU would be a silent failure."""
     env = os.environ if environment is None else environment
-    return any(env.get(name, "").strip() not in ("", "0", "-1", "NoDevFiles") for name in
-               ("SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"))
+    return any(
+        env.get(name, "").strip() not in ("", "0", "-1", "NoDevFiles")
+        for name in ("SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+    )
+
+
+def computes_bf16() -> bool:
+    """Whether every GPU is of a generation with bf16 arithmetic; assumed where the driver's tool does not say."""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        return all(float(capability) >= BF16_CAPABILITY for capability in said)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return True
 
 
 def topology(config: RunConfig) -> Topology:

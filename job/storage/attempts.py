@@ -16,7 +16,13 @@ from job.storage.store import NotFound, ObjectStore
 
 BEAT_SECONDS = 5.0
 WATCH_SECONDS = 30.0
-SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SFT_JOB_KUBERNETES_JOB", "AWS_BATCH_JOB_ID")
+SCHEDULER_VARIABLES = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SFT_JOB_KUBERNETES_JOB",
+    "AWS_BATCH_JOB_ID",
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -123,7 +129,10 @@ def ensure_idle(
         if stopped():
             raise Stopped("stopped while watching the heartbeat of the attempt before")
         if _beat(store, last) != seen:
-            job = ", ".join(f"{name}={value}" for name, value in record.scheduler.items()) or f"pid {record.process['pid']}"
+            job = (
+                ", ".join(f"{name}={value}" for name, value in record.scheduler.items())
+                or f"pid {record.process['pid']}"
+            )
             raise Busy(
                 f"{store.uri} is being run by attempt {last.attempt} on {record.host} ({job}); "
                 "stop that job first, or insist with --take-over"
@@ -139,7 +148,12 @@ def _beat(store: ObjectStore, owner: Owner) -> bytes:
 
 
 def claim(
-    store: ObjectStore, config: dict[str, Any], version: str, *, take_over: bool, stopped: Callable[[], bool],
+    store: ObjectStore,
+    config: dict[str, Any],
+    version: str,
+    *,
+    take_over: bool,
+    stopped: Callable[[], bool],
     watch_seconds: float = WATCH_SECONDS,
 ) -> Owner:
     """Take the next number. Taken by somebody else meanwhile: check busy again, then try the next.
@@ -155,8 +169,14 @@ def claim(
         number = max(claims[-1].attempt if claims else 0, floor) + 1
         owner = Owner(number, nonce, conditional)
         record = AttemptRecord(
-            attempt=number, nonce=nonce, host=socket.gethostname(), process=this_process(),
-            scheduler=scheduler_ids(os.environ), created=now(), version=version, config=config,
+            attempt=number,
+            nonce=nonce,
+            host=socket.gethostname(),
+            process=this_process(),
+            scheduler=scheduler_ids(os.environ),
+            created=now(),
+            version=version,
+            config=config,
         )
         if store.put_if_absent(owner.key, record.dump()):
             return owner

@@ -82,7 +82,12 @@ def read_commit(store: ObjectStore, key: str) -> Commit:
 
 
 def commit(
-    store: ObjectStore, owner: Owner, snapshot: Path, step: int, parent: str | None, evaluations: list[dict[str, object]],
+    store: ObjectStore,
+    owner: Owner,
+    snapshot: Path,
+    step: int,
+    parent: str | None,
+    evaluations: list[dict[str, object]],
     source: Provenance,
 ) -> str:
     """Upload a whole snapshot and write its record; returns the commit's key.
@@ -94,9 +99,19 @@ def commit(
     files = upload_folder(store, snapshot, folder)
     check_fence(store, owner)
     record = Commit(
-        attempt=owner.attempt, nonce=owner.nonce, step=step, folder=folder, files=files, parent=parent,
-        run_digest=source.run_digest, prepared=source.prepared, evaluations=evaluations, world_size=source.world_size,
-        strategy=source.strategy, versions=source.versions, created=now(),
+        attempt=owner.attempt,
+        nonce=owner.nonce,
+        step=step,
+        folder=folder,
+        files=files,
+        parent=parent,
+        run_digest=source.run_digest,
+        prepared=source.prepared,
+        evaluations=evaluations,
+        world_size=source.world_size,
+        strategy=source.strategy,
+        versions=source.versions,
+        created=now(),
     )
     key = owner.commit_key(step)
     if not store.put_if_absent(key, record.dump()):
@@ -151,7 +166,12 @@ def damaged(store: ObjectStore) -> set[str]:
 
 
 def prune(
-    store: ObjectStore, owner: Owner, newest: str, keep: int, best_step: int | None, say: Callable[[str], None],
+    store: ObjectStore,
+    owner: Owner,
+    newest: str,
+    keep: int,
+    best_step: int | None,
+    say: Callable[[str], None],
     sweep: bool = True,
 ) -> None:
     """Delete old commits behind `newest`, which must read back: record first, files after.

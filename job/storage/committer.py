@@ -29,8 +29,15 @@ class Committer:
     """`offer` and `take` are for one thread, the supervisor's."""
 
     def __init__(
-        self, store: ObjectStore, owner: Owner, source: Provenance, parent: str | None, evaluations: Evaluations, keep: int,
-        best_step: Callable[[Evaluations], int | None], say: Callable[[str], None],
+        self,
+        store: ObjectStore,
+        owner: Owner,
+        source: Provenance,
+        parent: str | None,
+        evaluations: Evaluations,
+        keep: int,
+        best_step: Callable[[Evaluations], int | None],
+        say: Callable[[str], None],
     ) -> None:
         self._store, self._owner, self._source, self._keep = store, owner, source, keep
         self._best_step, self._say = best_step, say

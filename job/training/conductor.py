@@ -18,7 +18,8 @@ from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
 from job.training.loss import summed_loss
 from job.training.snapshot import Snapshot, SnapshotWriter, capture, write
-from job.training.trainer import Boundary, Trainer, share
+from job.training.steps import share
+from job.training.trainer import Boundary, Trainer
 
 EVALUATION_ROWS = 64  # rows between two looks at the stop flag, over all ranks
 
@@ -27,8 +28,15 @@ class Conductor:
     """Bound to its trainer before training begins. Only rank 0 writes events and snapshots."""
 
     def __init__(
-        self, run: RunDir, spec: Spec, config: RunConfig, schedule: Schedule, rank: int, events: EventWriter,
-        evaluation_rows: PreparedRows | None, sample: Callable[[int, Callable[[], bool]], None],
+        self,
+        run: RunDir,
+        spec: Spec,
+        config: RunConfig,
+        schedule: Schedule,
+        rank: int,
+        events: EventWriter,
+        evaluation_rows: PreparedRows | None,
+        sample: Callable[[int, Callable[[], bool]], None],
     ) -> None:
         self._run, self._config, self._schedule, self._rank = run, config, schedule, rank
         self._events, self._rows, self._sample = events, evaluation_rows, sample
@@ -114,8 +122,7 @@ class Conductor:
     def _take_snapshot(self, step: int, new_best: bool) -> None:
         begun = time.monotonic()
         if self._writer is not None:
-            optimizer = getattr(self.trainer.optimizer, "optimizer", self.trainer.optimizer)
-            snapshot = capture(step, self.trainer.model, optimizer, self.evaluations)
+            snapshot = capture(step, self.trainer.model, self.trainer.own_optimizer, self.evaluations)
             if new_best:
                 write(Snapshot(step, snapshot.trainable, {}, []), self._run.best)
             self._writer.put(snapshot)

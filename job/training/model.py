@@ -1,4 +1,4 @@
-"""The model that is trained: base weights in their compute type, trainable parameters in fp32, a probe of its attention."""
+"""The model that is trained: frozen weights in the compute type, trained ones in fp32; and a probe of its attention."""
 
 import inspect
 from pathlib import Path
@@ -16,11 +16,9 @@ PROBE_TOLERANCE = 0.05  # of the largest logit: far above rounding in bf16, far 
 
 
 def compute_dtype(config: RunConfig, device: str) -> torch.dtype:
-    """bf16 or fp32. `auto` is bf16 where a GPU computes it; a CPU runs fp32 unless told otherwise."""
-    if config.model.precision == "auto":
-        return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    """bf16 or fp32, as the supervisor settled it. Raises: ConfigError where the GPU does not compute bf16."""
     if config.model.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError("model.precision is bf16, but this GPU does not compute it; use fp32, or a newer GPU")
+        raise ConfigError("this run computes in bf16, but this GPU cannot; use a newer GPU, or a new run in fp32")
     return torch.bfloat16 if config.model.precision == "bf16" else torch.float32
 
 
@@ -48,7 +46,7 @@ def load_model(path: Path, config: RunConfig, device: str) -> Any:
         raise DataError(f"model.base {config.model.base} cannot be loaded: {_first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise DataError(
-            f"model.base {config.model.base} lacks {len(missing)} weights its config asks for, the first is {missing[0]}"
+            f"model.base {config.model.base} lacks {len(missing)} of the weights of its config, {missing[0]} first"
         )
     model.config.use_cache = False  # a cache would join packed documents
     if config.lora:
@@ -110,7 +108,9 @@ def keeps_documents_apart(model: Any, device: torch.device) -> bool:
         beside_one, beside_other = logits(ids, positions), logits(other, positions)
         alone = logits(ids[:, 5:], positions[:, 5:])
         scale = alone.abs().max()
-        return bool(torch.equal(beside_one, beside_other) and ((beside_one - alone).abs().max() <= PROBE_TOLERANCE * scale))
+        return bool(
+            torch.equal(beside_one, beside_other) and ((beside_one - alone).abs().max() <= PROBE_TOLERANCE * scale)
+        )
     finally:
         model.train(was_training)
 

@@ -42,9 +42,7 @@ def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def capture(
-    step: int, model: Any, optimizer: torch.optim.Optimizer, evaluations: list[dict[str, Any]]
-) -> Snapshot:
+def capture(step: int, model: Any, optimizer: torch.optim.Optimizer, evaluations: list[dict[str, Any]]) -> Snapshot:
     """Copy what a run needs to go on into host memory."""
     parameters = trainable_parameters(model)
     state = optimizer.state

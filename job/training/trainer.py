@@ -5,8 +5,6 @@ whether the loss is finite: so all of them act at the same step.
 """
 
 import json
-import random
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,36 +12,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from job.training.batches import Schedule, layout
+from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
-from job.training.loss import MicroBatch, masked_row, micro_batch, summed_loss
+from job.training.loss import summed_loss
 from job.training.model import accepts
 from job.training.snapshot import restore_optimizer, restore_parameters
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How this attempt spreads a global batch."""
-
-    rank: int
-    world_size: int
-    token_budget: int
-    padded: bool
-    device: torch.device
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """This rank's share of one optimizer step."""
-
-    step: int
-    micros: list[MicroBatch]
-    trained_tokens: int  # of the whole global batch
+from job.training.steps import Agreement, Layout, StepBatch, StepLoader, seed_everything
 
 
 @dataclass(frozen=True)
@@ -76,59 +54,6 @@ class Conductor(Protocol):
         ...
 
 
-def share(rows: PreparedRows, ids: "np.ndarray[Any, Any]", at: Layout) -> list[MicroBatch]:
-    """This rank's micro-batches of the rows `ids`, built when they are needed."""
-    spread = layout([int(rows.lengths[row]) for row in ids], at.world_size, at.token_budget, at.padded)
-    micros = [[rows.row(int(ids[position])) for position in micro] for micro in spread[at.rank]]
-    filler = masked_row(rows.row(int(ids[0])))
-    return [micro_batch(micro or [filler], at.padded, at.device) for micro in micros]
-
-
-class StepLoader:
-    """This rank's shares of the steps that are left, up to the end of their epoch; none once the attempt is over."""
-
-    def __init__(
-        self, rows: PreparedRows, schedule: Schedule, at: Layout, done: int, over: Callable[[], bool]
-    ) -> None:
-        self.dataset = rows
-        self._schedule, self._layout, self._done, self._over = schedule, at, done, over
-
-    def __len__(self) -> int:
-        return self._schedule.steps_per_epoch
-
-    def __iter__(self) -> Iterator[StepBatch]:
-        epoch_end = (self._done // len(self) + 1) * len(self)
-        while self._done < min(epoch_end, self._schedule.steps) and not self._over():
-            self._done += 1
-            ids = self._schedule.rows_of(self._done)
-            trained = int(self.dataset.trained[ids].sum())
-            yield StepBatch(self._done, share(self.dataset, ids, self._layout), trained)
-
-
-def seed_everything(seed: int, step: int, rank: int) -> None:
-    """All randomness of a step is a function of (seed, step, rank): there is no generator state to save."""
-    mixed = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
-    torch.manual_seed(mixed)
-    random.seed(mixed)
-    np.random.seed(mixed % 2**32)
-
-
-class Agreement:
-    """Sums a few numbers over all ranks on the CPU."""
-
-    def __init__(self, world_size: int) -> None:
-        self._group = None
-        if world_size > 1 and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo")
-        self._alone = world_size == 1
-
-    def sum(self, *values: float) -> list[float]:
-        numbers = torch.tensor(values, dtype=torch.float64)
-        if not self._alone:
-            dist.all_reduce(numbers, group=self._group)
-        return [float(number) for number in numbers]
-
-
 class _Begun(TrainerCallback):  # type: ignore[misc]
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
@@ -141,8 +66,15 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     """Trains `schedule` from step `done` on, on this rank's share of every global batch."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, arguments: SFTConfig, rows: PreparedRows, schedule: Schedule, at: Layout,
-        conductor: Conductor, resume: tuple[int, Path] | None,
+        self,
+        model: Any,
+        tokenizer: Any,
+        arguments: SFTConfig,
+        rows: PreparedRows,
+        schedule: Schedule,
+        at: Layout,
+        conductor: Conductor,
+        resume: tuple[int, Path] | None,
     ) -> None:
         self.rows, self.schedule, self.layout, self.conductor = rows, schedule, at, conductor
         self._resume = resume
@@ -151,7 +83,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self._trained_tokens = 0
         placeholder = Dataset.from_dict({"input_ids": [[0, 0]], "labels": [[0, 0]]})  # SFTTrainer insists on a data set
         super().__init__(
-            model=model, args=arguments, train_dataset=placeholder, processing_class=tokenizer,
+            model=model,
+            args=arguments,
+            train_dataset=placeholder,
+            processing_class=tokenizer,
             data_collator=lambda items: items,
         )
         self.remove_callback(PrinterCallback)
@@ -190,8 +125,15 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     # ---- the step boundary: called after every optimizer step, and once more when an epoch ends
 
     def _maybe_log_save_evaluate(
-        self, tr_loss: torch.Tensor, grad_norm: Any, model: Any, trial: Any, epoch: Any, ignore_keys_for_eval: Any,
-        start_time: float, learning_rate: float | None = None,
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: Any,
+        model: Any,
+        trial: Any,
+        epoch: Any,
+        ignore_keys_for_eval: Any,
+        start_time: float,
+        learning_rate: float | None = None,
     ) -> None:
         step = self.state.global_step
         if step == self._seen_step:
@@ -206,8 +148,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         )
         ends = self.conductor.step_done(
             Boundary(
-                step, whole_loss if not broken else float("nan"), not broken, stop > 0, checkpoint > 0, norm,
-                float(learning_rate or 0.0), self._trained_tokens,
+                step,
+                whole_loss if not broken else float("nan"),
+                not broken,
+                stop > 0,
+                checkpoint > 0,
+                norm,
+                float(learning_rate or 0.0),
+                self._trained_tokens,
             )
         )
         if ends:
@@ -226,13 +174,20 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if self._resume is None:
             return
         step, folder = self._resume
-        restore_optimizer(folder, step, self.model, getattr(self.optimizer, "optimizer", self.optimizer))
+        restore_optimizer(folder, step, self.model, self.own_optimizer)
         scheduler = self.lr_scheduler
         scheduler.last_epoch, scheduler._step_count = step, step + 1
         rates = [base * scale(step) for base, scale in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
         for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         scheduler._last_lr = rates
+
+    @property
+    def own_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer itself, without accelerate's wrapper."""
+        wrapped: Any = self.optimizer
+        own: torch.optim.Optimizer = getattr(wrapped, "optimizer", wrapped)
+        return own
 
     def resume_folder(self) -> str | None:
         """A folder with the one file of the Trainer's that its loop reads on resume: the step."""

@@ -127,7 +127,9 @@ def interrupted_run(place: Place, name: str, **fields: Any) -> Job:
     return last
 
 
-def test_an_adapter_on_s3_is_bit_identical_after_rank_kill_term_and_supervisor_kill(on_s3: Place, tmp_path: Path) -> None:
+def test_an_adapter_on_s3_is_bit_identical_after_rank_kill_term_and_supervisor_kill(
+    on_s3: Place, tmp_path: Path
+) -> None:
     on_s3.finish("alone")
     interrupted_run(on_s3, "interrupted")
     assert_same(on_s3, "alone", "interrupted", tmp_path)
@@ -158,7 +160,9 @@ def losses(job: Job) -> list[float]:
     return [float(found) for found in re.findall(r"step \d+/\d+  loss ([\d.]+)", job.said())]
 
 
-def test_a_flipped_byte_in_the_newest_commit_is_reported_and_the_one_before_is_used(in_folder: Place, tmp_path: Path) -> None:
+def test_a_flipped_byte_in_the_newest_commit_is_reported_and_the_one_before_is_used(
+    in_folder: Place, tmp_path: Path
+) -> None:
     in_folder.finish("alone")
     job = in_folder.job("damaged")
     job.wait_for(r"step 40/150  committed")
@@ -204,7 +208,8 @@ def test_taking_over_fences_the_attempt_before(in_folder: Place) -> None:
     first.wait_for(r"step 20/2000  committed")
     second = Job(
         [*in_folder.arguments("taken", {"train__max_steps": 2000, "checkpoint__every": "20 steps"}), "--take-over"],
-        in_folder.home.parent / "home2", in_folder.extra,
+        in_folder.home.parent / "home2",
+        in_folder.extra,
     )
     assert first.ended() == ExitCode.FENCED, first.said()
     assert "attempt 2 took over" in first.said().splitlines()[-1]

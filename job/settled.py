@@ -1,0 +1,85 @@
+"""What makes a folder a run: `run.json`, written once, with every field that decides the trajectory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from job import __version__
+from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest, with_sets
+from job.errors import ConfigError, StorageError
+from job.host.topology import Topology, computes_bf16
+from job.inputs import Inputs
+from job.rundir import RunDir
+from job.storage.attempts import Owner, check_fence
+from job.storage.checkpoints import upload_folder
+from job.storage.records import RESULT, RUN, PreparedRecord, Result, RunRecord
+from job.storage.store import NotFound, ObjectStore, open_store
+
+
+def load(run_or_yaml: str, sets: Sequence[str] = ()) -> RunConfig:
+    """The config of a RUN.yaml, or of a run folder that has begun. Raises: ConfigError."""
+    if run_or_yaml.endswith((".yaml", ".yml")):
+        return load_config(Path(run_or_yaml), sets)
+    record = read_run(open_store(run_or_yaml))
+    if record is None:
+        raise ConfigError(f"{run_or_yaml} is neither a .yaml file nor a run folder with a run.json")
+    return with_sets(RunConfig.from_dict(record.config), sets)
+
+
+def settle(config: RunConfig, record: RunRecord | None, machine: Topology) -> RunConfig:
+    """The config with its deciding `auto`s written out: as the run settled them, else as this machine has it.
+
+    A run that began in bf16 stays in bf16 wherever it goes on. What `auto` says of the data is settled by the
+    prepared rows.
+    """
+    if record is not None:
+        ours = trajectory(config)
+        return config.replace({path: at for path, at in record.trajectory.items() if ours.get(path) == "auto" != at})
+    if config.model.precision != "auto":
+        return config
+    return config.replace({"model.precision": "bf16" if machine.device == "cuda" and computes_bf16() else "fp32"})
+
+
+def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir) -> RunRecord:
+    """Write what makes this folder a run, unless an earlier attempt did: prepared rows, then `run.json`."""
+    if (record := read_run(store)) is not None:
+        refuse_another_run(config, record)
+        return record
+    key = f"prepared/{inputs.fingerprint}.json"
+    folder = f"prepared/{inputs.fingerprint}/{owner.name}"
+    store.put_if_absent(key, PreparedRecord(folder=folder, files=upload_folder(store, local.prepared, folder)).dump())
+    check_fence(store, owner)
+    record = RunRecord(
+        config=config.to_dict(),
+        trajectory=trajectory(config),
+        digest=trajectory_digest(config),
+        prepared=inputs.fingerprint,
+        base=inputs.base,
+        base_source=inputs.base_source,
+        version=__version__,
+    )
+    if store.put_if_absent(RUN, record.dump()):
+        return record
+    raise StorageError(f"another attempt began {store.uri} at the same moment; run the same command again")
+
+
+def read_run(store: ObjectStore) -> RunRecord | None:
+    try:
+        return RunRecord.parse(store.get(RUN), f"{store.uri}/{RUN}")
+    except NotFound:
+        return None
+
+
+def read_result(store: ObjectStore) -> Result | None:
+    try:
+        return Result.parse(store.get(RESULT), f"{store.uri}/{RESULT}")
+    except NotFound:
+        return None
+
+
+def refuse_another_run(config: RunConfig, record: RunRecord) -> None:
+    """Raises: ConfigError with the fields that decide the trajectory and differ."""
+    if differences := trajectory_diff(config, record.trajectory):
+        raise ConfigError(
+            f"{config.run} is another run: {'; '.join(differences)}. "
+            "Put these fields back, or set `run` to a new folder"
+        )
