@@ -52,34 +52,43 @@ def run(config: RunConfig, console: Console, take_over: bool = False) -> None:
     Raises: every JobError of the exit-code table; Stopped when it left on request.
     """
     stop = Stop(config.grace_seconds, config.max_time_seconds).listen()
-    store = open_store(config.run, config.storage)
     report = Report(config, console)
-    outcome = "failed"
-    try:
-        if (finished := read_result(store)) is not None:
-            report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
+    with workspace() as local:
+        outcome = "failed"
+        try:
+            node(config, stop, local, report, take_over)
             outcome = "done"
-            return
-        record = read_run(store)
-        if record is not None:
-            refuse_another_run(config, record)
-        machine = topology(config)
-        config = settle(config, record, machine)
-        check_trackers(config)
-        if not take_over:
-            ensure_idle(store, stop.requested)
-        with workspace() as local:
-            inputs = gather(config, record, store, local, stop, report)
-            if stop.requested():
-                raise Stopped(f"stopped by {stop.reason} before the first step; nothing was committed yet")
-            owner = claim(store, config.to_dict(), __version__, take_over=take_over, stopped=stop.requested)
-            attempt(config, store, owner, inputs, machine, local, stop, report)
-        outcome = "done"
-    except Stopped:
-        outcome = "stopped"
-        raise
-    finally:
-        report.close(outcome)
+        except Stopped:
+            outcome = "stopped"
+            raise
+        finally:
+            report.close(outcome)
+
+
+def node(config: RunConfig, stop: Stop, local: RunDir, report: Report, take_over: bool) -> None:
+    """What needs no claim first: a mistake in config, data or base model leaves the run folder as it was."""
+    store = open_store(config.run, config.storage)
+    if (finished := read_result(store)) is not None:
+        report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
+        return
+    record = read_run(store)
+    if record is not None:
+        refuse_another_run(config, record)
+    machine = topology(config)
+    config = settle(config, record, machine)
+    check_trackers(config)
+    if not take_over:
+        ensure_idle(store, stop.requested)
+    inputs = gather(config, record, store, local, stop, report)
+    refuse_to_begin(stop)
+    owner = claim(store, config.to_dict(), __version__, take_over=take_over, stopped=stop.requested)
+    attempt(config, store, owner, inputs, machine, local, stop, report)
+
+
+def refuse_to_begin(stop: Stop) -> None:
+    """Starting ranks takes longer than a grace period may last. Raises: Stopped."""
+    if stop.requested():
+        raise Stopped(f"stopped by {stop.reason} before the first step of this attempt; run the same command again")
 
 
 def attempt(
@@ -122,6 +131,7 @@ def attempt(
                 config.best.step_of,
                 report.message,
             )
+            refuse_to_begin(stop)
             ended = follow(local, machine, stop, heart, committer, report)
             conclude(ended, committer, stop, local, report)
             publish(config, store, owner, inputs, local, committer, report)

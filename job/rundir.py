@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,12 @@ class EventWriter:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._lock = threading.Lock()
 
     def write(self, kind: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"kind": kind, **fields}, ensure_ascii=False, allow_nan=True) + "\n")
+        line = json.dumps({"kind": kind, **fields}, ensure_ascii=False, allow_nan=True)
+        with self._lock:  # the snapshot's thread writes too
+            self._file.write(line + "\n")
 
     def close(self) -> None:
         self._file.close()

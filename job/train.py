@@ -11,6 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from job.training.process import bind_to_parent, leave
+
+if __name__ == "__main__":
+    bind_to_parent()  # before the imports below, which take seconds: a rank never outlives its supervisor
+
 import torch
 import torch.distributed as dist
 from trl import SFTConfig
@@ -23,7 +28,6 @@ from job.training.conductor import Conductor
 from job.training.dataset import PreparedRows
 from job.training.final import base_dtype, write_final
 from job.training.model import compute_dtype, keeps_documents_apart, load_model
-from job.training.process import bind_to_parent, leave
 from job.training.sample import generate
 from job.training.snapshot import restore_parameters
 from job.training.steps import Layout
@@ -199,7 +203,6 @@ def publish(
 
 
 def main() -> None:
-    bind_to_parent()
     run, rank = RunDir(Path(sys.argv[1])), int(os.environ["RANK"])
     code = leave(run, rank, lambda: train(run, rank))
     sys.stdout.flush()

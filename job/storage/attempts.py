@@ -66,8 +66,9 @@ def this_process() -> dict[str, Any]:
 
 
 def _process(pid: int) -> dict[str, Any]:
-    stat = _read(f"/proc/{pid}/stat")
-    return {"pid": pid, "started": stat.rpartition(")")[2].split()[19] if stat else ""}  # field 22, proc(5)
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()  # from the third on, proc(5)
+    gone = not fields or fields[0] in "ZX"  # a zombie runs nothing; in a container perhaps nobody reaps it
+    return {"pid": pid, "started": "" if gone else fields[19]}
 
 
 def _pid_namespace() -> str:

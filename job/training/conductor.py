@@ -43,7 +43,8 @@ class Conductor:
         self.evaluations: list[dict[str, Any]] = list(spec.evaluations)
         self._resume_step = spec.resume_step or 0
         self._stopped = self._through = False
-        self.last_step = self._sampled_step = self._resume_step
+        self.last_step = self._resume_step
+        self._sampled_step: int | None = None
         self._interval = config.checkpoint.interval()
         self._last_snapshot = self._last_step = time.monotonic()
         self._snapshot_step = self._resume_step
@@ -62,7 +63,7 @@ class Conductor:
 
     @property
     def sampled_at_end(self) -> bool:
-        return self._sampled_step == self.last_step and self._sampled_step > self._resume_step
+        return self._sampled_step == self.last_step
 
     def stop_requested(self) -> bool:
         return self._run.stop_requested() is not None
@@ -75,6 +76,9 @@ class Conductor:
     def begun(self) -> None:
         """Do the evaluation that was due at the step we resume from and was not done; see to runs that are through."""
         step, best_before = self._resume_step, self._best_step()
+        if self.trainer.agreement.sum(self.stop_requested())[0]:
+            self._stop(step)
+            return
         if step and self._evaluation_due(step):
             if not self._evaluate(step):
                 self._stop(step)

@@ -75,6 +75,7 @@ def write(snapshot: Snapshot, target: Path) -> None:
     for file in partial.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
+    shutil.rmtree(target, ignore_errors=True)  # the best so far is replaced by a better one
     partial.rename(target)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import pytest
 
 from job.report.samples import with_figures
 from job.report.wandb import Wandb
+from tests.wandb_files import history
 
 IDS = {"id": "abc123", "project": "stories"}
 ROWS = with_figures([{"prompt": "微调测试", "generation": "我学会了"}])
@@ -32,29 +32,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def _history(folder: Path) -> Iterator[dict[str, Any]]:
     """The logged rows of the one offline run below `folder`."""
-    from wandb.proto import wandb_internal_pb2
-
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    for data in _records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            yield {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
-
-
-def _records(log: bytes) -> Iterator[bytes]:
-    """LevelDB's log format after a file header of 7 bytes: blocks of 32 KiB; crc, length, kind before each fragment."""
-    at, record = 7, b""
-    while at < len(log):
-        if 32768 - at % 32768 < 7:  # no room for a fragment's header: padding
-            at += 32768 - at % 32768
-            continue
-        length, kind = struct.unpack_from("<HB", log, at + 4)
-        record += log[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last fragment
-            yield record
-            record = b""
+    return history(path)
 
 
 def test_offline_all_rows_are_recorded_under_our_id_and_step(tmp_path: Path) -> None:
