@@ -3,11 +3,15 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from job import __version__
 from job.errors import ConfigError, ExitCode, JobError
+
+if TYPE_CHECKING:
+    from job.config import RunConfig
 
 SETS = click.option(
     "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Set a field, like --set train.epochs=1."
@@ -29,11 +33,11 @@ def run(run: str, sets: tuple[str, ...], take_over: bool) -> None:
 
     The same command again goes on from the last commit; there is no resume flag.
     """
+    config = _config(run, sets)
     from job import run as story
     from job.report.progress import stderr_console
-    from job.settled import load
 
-    story.run(load(run, sets), stderr_console(), take_over)
+    story.run(config, stderr_console(), take_over)
 
 
 @cli.command()
@@ -41,11 +45,11 @@ def run(run: str, sets: tuple[str, ...], take_over: bool) -> None:
 @SETS
 def pull(run: str, sets: tuple[str, ...]) -> None:
     """Pull everything RUN needs into this machine's cache (SFT_JOB_HOME); the run then needs only its store."""
+    config = _config(run, sets)
     from job import run as story
     from job.report.progress import stderr_console
-    from job.settled import load
 
-    story.pull(load(run, sets), stderr_console())
+    story.pull(config, stderr_console())
 
 
 @cli.command()
@@ -79,6 +83,17 @@ def schema() -> None:
     from job.config import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+def _config(run: str, sets: tuple[str, ...]) -> "RunConfig":
+    """The config of RUN. A RUN.yaml is read before anything else is imported: a mistake in it is told at once."""
+    if run.endswith((".yaml", ".yml")):
+        from job.config import load_config
+
+        return load_config(Path(run), sets)
+    from job.settled import load
+
+    return load(run, sets)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from job.config import DataSource, RunConfig
 from job.errors import DataError, JobError, RankCrashed, Stopped, error_for
+from job.fits import check_fit
 from job.host.launcher import start
 from job.host.preemption import Stop
 from job.rundir import EventReader, Prepare, RunDir
@@ -35,6 +36,7 @@ class Inputs:
     fingerprint: str  # of the prepared rows
     base: dict[str, str]  # file name -> digest
     base_source: str  # with its revision pinned
+    tokenizer_source: str  # likewise
     chat: bool
 
 
@@ -47,9 +49,8 @@ def gather(
     """
     pull = pull_for(config, stop, listener)
     base_source = record.base_source if record else config.model.base
-    tokenizer = pull_tokenizer(
-        config.model.tokenizer or base_source, run.tokenizer, pull, config.model.trust_remote_code
-    )
+    tokenizer_source = record.tokenizer_source if record else config.model.tokenizer or base_source
+    tokenizer = pull_tokenizer(tokenizer_source, run.tokenizer, pull, config.model.trust_remote_code)
     _in_place(run, tokenizer, "tokenizer")
     if record is None:
         _prepare(config, run, pull, stop, listener)
@@ -60,7 +61,8 @@ def gather(
     if record is not None:
         _same_base(record, weights)
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
-    return Inputs(summary["fingerprint"], weights.files, weights.source, summary["chat"])
+    check_fit(summary, run.base / "config.json", base_source, tokenizer_source)
+    return Inputs(summary["fingerprint"], weights.files, weights.source, tokenizer.source, summary["chat"])
 
 
 def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listener) -> None:

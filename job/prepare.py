@@ -78,6 +78,7 @@ def _write(
         tokens=trained.tokens,
         trained_tokens=trained.trained,
         longest_row=max(output.longest for output in outputs),
+        largest_id=max(output.largest_id for output in outputs),
         dropped=dict(gates.dropped),
         truncated=gates.truncated,
         warnings=warnings,

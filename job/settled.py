@@ -55,6 +55,7 @@ def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, l
         prepared=inputs.fingerprint,
         base=inputs.base,
         base_source=inputs.base_source,
+        tokenizer_source=inputs.tokenizer_source,
         version=__version__,
     )
     if store.put_if_absent(RUN, record.dump()):

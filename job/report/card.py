@@ -11,7 +11,7 @@ from job.report.wording import numbers, spoken_value
 def model_card(config: RunConfig, result: Mapping[str, Any]) -> str:
     """Markdown with the front matter that model hubs read.
 
-    Of `result` these are used where they are there: `step`, `rows` (trained), `trained_tokens`,
+    Of `result` these are used where they are there: `step`, `rows` (trained), `trained_tokens`, `chat` (it answers turns of a chat),
     `evaluations` (each {"step": n, "eval_loss": x, ...}, oldest first),
     `best` (one of them), and `versions` (library -> version).
     """
@@ -24,7 +24,7 @@ def model_card(config: RunConfig, result: Mapping[str, Any]) -> str:
         "## Data\n\n" + _data(config, result),
         "## Training\n\n" + _table(_hyperparameters(config, result)),
         _evaluations(config, result),
-        "## Use\n\n" + _usage(config, adapter),
+        "## Use\n\n" + _usage(config, adapter, bool(result.get("chat"))),
         _versions(result),
     )
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -83,20 +83,39 @@ def _evaluation(title: str, evaluation: Mapping[str, Any]) -> str:
     return f"- {title}, step {evaluation['step']}: {', '.join(figures)}"
 
 
-def _usage(config: RunConfig, adapter: bool) -> str:
+def _usage(config: RunConfig, adapter: bool, chat: bool) -> str:
     base = _loadable(config.model.base)
-    note = f"Copy `{base}` to a local folder first and use its path.\n\n" if base.startswith("s3://") else ""
-    loading = ['tokenizer = AutoTokenizer.from_pretrained(".")']
+    classes = ["AutoModelForCausalLM", "AutoTokenizer"]
+    lines = ['tokenizer = AutoTokenizer.from_pretrained(".")']
     if adapter:
-        imports = ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer"]
-        loading += [
-            f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base, ensure_ascii=False)})",
+        classes.append("GenerationConfig")
+        lines += [
+            f"base = AutoModelForCausalLM.from_pretrained({_quoted(base)})",
             'model = PeftModel.from_pretrained(base, ".")',
+            'ends = GenerationConfig.from_pretrained(".")  # knows the trained end of an answer; the base\'s may not',
         ]
     else:
-        imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
-        loading += ['model = AutoModelForCausalLM.from_pretrained(".")']
-    code = "\n".join([*imports, "", *loading])
+        lines += ['model = AutoModelForCausalLM.from_pretrained(".")']
+    prompt = config.samples.prompts[0] if config.samples.prompts else "Hello"
+    if chat:
+        lines += [
+            f'chat = [{{"role": "user", "content": {_quoted(prompt)}}}]',
+            "inputs = tokenizer.apply_chat_template(",
+            '    chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+        ]
+    else:
+        lines += [f'inputs = tokenizer({_quoted(prompt)}, return_tensors="pt")']
+    stopping = "generation_config=ends, " if adapter else ""
+    lines += [
+        f"made = model.generate(**inputs, {stopping}max_new_tokens=100)",
+        'print(tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
+    imports = [f"from transformers import {', '.join(classes)}"]
+    if adapter:
+        imports.insert(0, "from peft import PeftModel")
+    note = f"Copy `{base}` to a local folder first and use its path.\n\n" if base.startswith("s3://") else ""
+    code = "\n".join([*imports, "", *lines])
     return f"{note if adapter else ''}In this folder:\n\n```python\n{code}\n```"
 
 
@@ -109,6 +128,11 @@ def _versions(result: Mapping[str, Any]) -> str:
 def _table(rows: Mapping[str, Any]) -> str:
     cells = (f"| {name} | {_cell(value)} |" for name, value in rows.items())
     return "\n".join(["| | |", "| --- | --- |", *cells])
+
+
+def _quoted(text: str) -> str:
+    """As a Python string that shows every script as it is written."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _cell(value: Any) -> str:

@@ -5,24 +5,18 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from job.errors import Busy, Fenced, Stopped
+from job.errors import Busy, DataError, Fenced, Stopped
+from job.storage import identity
 from job.storage.records import ATTEMPT_KEY, AttemptRecord, EndRecord
 from job.storage.store import NotFound, ObjectStore
 
+PROBE = "attempts/probe"
 BEAT_SECONDS = 5.0
 WATCH_SECONDS = 30.0
-SCHEDULER_VARIABLES = (
-    "SLURM_JOB_ID",
-    "SLURM_ARRAY_JOB_ID",
-    "SLURM_ARRAY_TASK_ID",
-    "SFT_JOB_KUBERNETES_JOB",
-    "AWS_BATCH_JOB_ID",
-)
 
 
 @dataclass(frozen=True, order=True)
@@ -60,85 +54,57 @@ def attempts(store: ObjectStore) -> list[Owner]:
     return sorted(Owner(int(match[1]), match[2] or "", match[2] is None) for match in found if match)
 
 
-def this_process() -> dict[str, Any]:
-    """What tells this process from any other of this or another machine."""
-    return {"boot": _read("/proc/sys/kernel/random/boot_id"), "pids": _pid_namespace(), **_process(os.getpid())}
-
-
-def _process(pid: int) -> dict[str, Any]:
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()  # from the third on, proc(5)
-    gone = not fields or fields[0] in "ZX"  # a zombie runs nothing; in a container perhaps nobody reaps it
-    return {"pid": pid, "started": "" if gone else fields[19]}
-
-
-def _pid_namespace() -> str:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-def scheduler_ids(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[name] for name in SCHEDULER_VARIABLES if environment.get(name)}
-
-
 def has_conditional_put(store: ObjectStore) -> bool:
-    """Some stores overwrite silently where they should refuse (rclone, s3rver): try it."""
-    key = f"attempts/probe-{secrets.token_hex(6)}"
-    try:
-        return store.put_if_absent(key, b"first") and not store.put_if_absent(key, b"second")
-    finally:
-        store.delete([key])
+    """Some stores overwrite silently where they should refuse (rclone, s3rver): try it.
+
+    Always under the same key, so that nothing has to be deleted: not everyone who may write may do that.
+    """
+    return not all(store.put_if_absent(PROBE, secrets.token_bytes(8)) for _ in range(2))
 
 
 def ensure_idle(
-    store: ObjectStore, stopped: Callable[[], bool], watch_seconds: float = WATCH_SECONDS, poll_seconds: float = 1.0
-) -> None:
-    """Return when nobody runs this run.
+    store: ObjectStore,
+    stopped: Callable[[], bool],
+    watch_seconds: float = WATCH_SECONDS,
+    poll_seconds: float = 1.0,
+    known: Owner | None = None,
+) -> Owner | None:
+    """Return the newest attempt when nobody runs this run any more; None where there was never one.
 
-    Idle: the newest attempt wrote its end, is of the same scheduler job, or was a process of this host that is gone;
-    else its heartbeat must stand still for `watch_seconds`. No clocks are compared.
+    Idle: the newest attempt wrote its end, was a process of this host that is gone, or is of the same scheduler job
+    (unless its process is still there: two commands in one allocation); else its heartbeat must stand still for
+    `watch_seconds`. No clocks are compared. `known`: an attempt that exists, whether the listing has it yet or not.
     Raises: Busy naming host and job, Stopped when asked to stop meanwhile.
     """
-    claims = attempts(store)
-    if not claims:
-        return
-    last = claims[-1]
+    last = max([*attempts(store), *([known] if known else [])], default=None)
+    if last is None or _ended(store, last):
+        return last
     try:
-        store.get(last.end_key)
-        return
-    except NotFound:
-        pass
-    record = AttemptRecord.parse(store.get(last.key), f"{store.uri}/{last.key}")
-    ids = scheduler_ids(os.environ)
-    if ids and ids == record.scheduler:
-        return
-    here = this_process()
-    same_machine = record.process.get("boot") == here["boot"] != "" and record.process.get("pids") == here["pids"]
-    if same_machine and _process(int(record.process["pid"]))["started"] != record.process["started"]:
-        return
+        record = AttemptRecord.parse(store.get(last.key), f"{store.uri}/{last.key}")
+    except DataError:  # nothing says who it is; its heartbeat still does
+        record = None
+    if record is not None and identity.gone(record):
+        return last
     seen = _beat(store, last)
     deadline = time.monotonic() + watch_seconds
     while time.monotonic() < deadline:
         if stopped():
             raise Stopped("stopped while watching the heartbeat of the attempt before")
         if _beat(store, last) != seen:
-            job = (
-                ", ".join(f"{name}={value}" for name, value in record.scheduler.items())
-                or f"pid {record.process['pid']}"
-            )
             raise Busy(
-                f"{store.uri} is being run by attempt {last.attempt} on {record.host} ({job}); "
+                f"{store.uri} is being run by attempt {last.attempt} on {identity.whose(record)}; "
                 "stop that job first, or insist with --take-over"
             )
-        time.sleep(poll_seconds)
+        time.sleep(min(poll_seconds, watch_seconds))
+    return last
+
+
+def _ended(store: ObjectStore, owner: Owner) -> bool:
+    try:
+        store.get(owner.end_key)
+    except NotFound:
+        return False
+    return True
 
 
 def _beat(store: ObjectStore, owner: Owner) -> bytes:
@@ -156,32 +122,34 @@ def claim(
     take_over: bool,
     stopped: Callable[[], bool],
     watch_seconds: float = WATCH_SECONDS,
+    poll_seconds: float = 1.0,
 ) -> Owner:
-    """Take the next number. Taken by somebody else meanwhile: check busy again, then try the next.
+    """Take the number after that of the attempt that was seen to be over. Taken meanwhile: look at its owner first.
 
     Raises: Busy unless `take_over`; Stopped.
     """
     nonce, conditional = secrets.token_hex(6), has_conditional_put(store)
-    floor = 0  # a shared filesystem's listing may lag behind a number that is already taken
+    taken: Owner | None = None  # by somebody; a shared filesystem's listing may lag behind
     while True:
-        if not take_over:
-            ensure_idle(store, stopped, watch_seconds)
-        claims = attempts(store)
-        number = max(claims[-1].attempt if claims else 0, floor) + 1
+        if take_over:
+            before = max([*attempts(store), *([taken] if taken else [])], default=None)
+        else:
+            before = ensure_idle(store, stopped, watch_seconds, poll_seconds, taken)
+        number = before.attempt + 1 if before else 1
         owner = Owner(number, nonce, conditional)
         record = AttemptRecord(
             attempt=number,
             nonce=nonce,
             host=socket.gethostname(),
-            process=this_process(),
-            scheduler=scheduler_ids(os.environ),
+            process=identity.this_process(),
+            scheduler=identity.scheduler_ids(os.environ),
             created=now(),
             version=version,
             config=config,
         )
         if store.put_if_absent(owner.key, record.dump()):
             return owner
-        floor = number
+        taken = Owner(number, "")
 
 
 def check_fence(store: ObjectStore, owner: Owner) -> None:

@@ -1,10 +1,11 @@
 """Shows others that this attempt lives, and notices when a newer one exists."""
 
+import contextlib
 import threading
 import time
 from types import TracebackType
 
-from job.errors import Fenced, JobError
+from job.errors import Fenced
 from job.storage.attempts import BEAT_SECONDS, Owner, beat, check_fence
 from job.storage.store import ObjectStore
 
@@ -14,8 +15,15 @@ FENCE_SECONDS = 30.0
 class Heartbeat:
     """Beats every few seconds on a thread while the block runs. A beat that fails is no reason to end a run."""
 
-    def __init__(self, store: ObjectStore, owner: Owner) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        owner: Owner,
+        beat_seconds: float = BEAT_SECONDS,
+        fence_seconds: float = FENCE_SECONDS,
+    ) -> None:
         self._store, self._owner = store, owner
+        self._beat_seconds, self._fence_seconds = beat_seconds, fence_seconds
         self._over = threading.Event()
         self._fenced: Fenced | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="heartbeat")
@@ -37,15 +45,17 @@ class Heartbeat:
 
     def _work(self) -> None:
         count, looked = 0, time.monotonic()
-        while not self._over.wait(BEAT_SECONDS):
+        while not self._over.wait(self._beat_seconds):
             count += 1
-            try:
+            with contextlib.suppress(Exception):  # the commits will say it if the store stays away
                 beat(self._store, self._owner, count)
-                if time.monotonic() - looked >= FENCE_SECONDS:
-                    looked = time.monotonic()
-                    check_fence(self._store, self._owner)
+            if time.monotonic() - looked < self._fence_seconds:
+                continue
+            looked = time.monotonic()
+            try:
+                check_fence(self._store, self._owner)
             except Fenced as error:
                 self._fenced = error
                 return
-            except JobError:
-                continue  # the commits will say it if the store stays away
+            except Exception:
+                continue

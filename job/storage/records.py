@@ -1,9 +1,10 @@
 """The JSON records of a run folder, and the keys they stand under. They cross a trust boundary, so they are checked."""
 
 import re
-from typing import Any, Self
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from job.errors import DataError
 
@@ -15,7 +16,8 @@ COMMIT_KEY = re.compile(r"commits/(\d{4,})-(\d{8,})(?:-([0-9a-f]{12}))?\.json")
 class Record(BaseModel):
     """A record of the run folder; a newer version's extra fields are kept out of the way."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # An evaluation may be NaN or infinite, and has to come back as it was: null would be neither.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
@@ -25,14 +27,21 @@ class Record(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
             place = ".".join(str(part) for part in problem["loc"])
-            raise DataError(f"{where} is damaged: {place}: {problem['msg']}") from error
+            raise DataError(f"{where} is damaged: {place + ': ' if place else ''}{problem['msg']}") from error
 
     def dump(self) -> bytes:
         return self.model_dump_json(indent=1).encode()
 
 
+def _stays_below(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise ValueError("a file's name must be a relative path that stays below its folder")
+    return name
+
+
 class FileRecord(Record):
-    name: str
+    name: Annotated[str, AfterValidator(_stays_below)]
     size: int  # bytes
     sha256: str  # hex
 
@@ -46,6 +55,7 @@ class RunRecord(Record):
     prepared: str  # fingerprint
     base: dict[str, str]  # file name -> digest of the base's weights
     base_source: str  # the base with its revision pinned
+    tokenizer_source: str  # likewise
     version: str
 
 

@@ -133,6 +133,7 @@ class Summary:
     tokens: int  # of the training rows
     trained_tokens: int  # targets among them
     longest_row: int  # tokens
+    largest_id: int  # of any token: the model must have an embedding for it
     dropped: dict[str, int]  # reason -> rows, training and evaluation together
     truncated: int
     warnings: list[str]  # lines for the log

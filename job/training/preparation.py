@@ -43,7 +43,7 @@ class Output:
 
     def __init__(self, path: Path, bos_id: int | None) -> None:
         self._writer, self._bos_id = RowWriter(path), bos_id
-        self.rows = self.tokens = self.trained = self.longest = 0
+        self.rows = self.tokens = self.trained = self.longest = self.largest_id = 0
         self.bos: set[int] = set()  # how many of them a row has: each count that was met
 
     def write(self, rows: Sequence[tuple[Encoded, str]]) -> None:
@@ -53,6 +53,7 @@ class Output:
             self.tokens += len(row.input_ids)
             self.trained += row.trained
             self.longest = max(self.longest, len(row.input_ids))
+            self.largest_id = max(self.largest_id, *row.input_ids)
             if self._bos_id is not None:
                 self.bos.add(row.input_ids.count(self._bos_id))
 

@@ -202,8 +202,3 @@ def test_both_attempts_are_one_run_in_wandb(stories: Stories) -> None:
     assert [row["step"] for row in second] == list(range(len(steps) + 1, 31))
     (table,) = (stories.run / "wandb").rglob("media/table/*.json")
     assert [row[0] for row in json.loads(table.read_text())["data"]] == [row["prompt"] for row in stories.samples()]
-
-
-def test_no_process_writes_into_the_users_folder(stories: Stories) -> None:
-    """The recipe's own relative paths are never used once they are set."""
-    assert not Path("runs").exists() and not Path("wandb").exists()
