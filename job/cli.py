@@ -1,7 +1,9 @@
 """The verbs, and the only place that exits. Nothing heavy is imported before a verb needs it."""
 
+import contextlib
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,8 +111,13 @@ def main() -> None:
         sys.exit(ExitCode.STOPPED)
     except click.ClickException as error:
         _fail(ConfigError(error.format_message()))
+    except Exception as error:  # a bug of ours: all of it, then the one line that schedulers and people look for
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        _fail(JobError(f"{type(error).__name__}: {error}"))
 
 
 def _fail(error: JobError) -> None:
-    click.echo(f"sft-job: {error}", err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone; the exit code still has to be right
+        click.echo(f"sft-job: {error}", err=True)
     sys.exit(int(error.exit_code))

@@ -1,9 +1,11 @@
 """Progress as it is seen: one live bar on a terminal, plain lines in a log. Both get the same calls."""
 
+import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
@@ -40,9 +42,28 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
 
+class Unbreakable:
+    """A stream whose terminal may go away (a closed connection, a full disk under a log) without ending a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def stderr_console() -> Console:
     """The console that a run reports on; stdout stays free for results."""
-    return Console(stderr=True)
+    return Console(file=cast(TextIO, Unbreakable(sys.stderr)))
 
 
 def display_for(console: Console, clock: Clock = time.monotonic) -> Display:

@@ -21,7 +21,7 @@ from job.training.snapshot import Snapshot, SnapshotWriter, capture, write
 from job.training.steps import share
 from job.training.trainer import Boundary, Trainer
 
-EVALUATION_ROWS = 64  # rows between two looks at the stop flag, over all ranks
+EVALUATION_ROWS = 64  # of each rank, between two looks at the stop flag
 
 
 class Conductor:
@@ -151,10 +151,11 @@ class Conductor:
         trainer, at = self.trainer, self.trainer.layout
         trainer.model.eval()
         summed = torch.zeros((), dtype=torch.float64)
-        for start in range(0, len(self._rows), EVALUATION_ROWS):
+        stride = EVALUATION_ROWS * at.world_size
+        for start in range(0, len(self._rows), stride):
             if trainer.agreement.sum(self.stop_requested())[0]:
                 return False
-            ids = range(start, min(start + EVALUATION_ROWS, len(self._rows)))
+            ids = range(start, min(start + stride, len(self._rows)))
             with torch.no_grad(), trainer.accelerator.autocast():
                 for micro in share(self._rows, ids, at):
                     summed += summed_loss(trainer.model, micro, trainer.skips_untrained).double().cpu()

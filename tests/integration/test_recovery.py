@@ -2,8 +2,11 @@
 
 import json
 import os
+import pty
 import re
 import signal
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,7 @@ from job.storage.checkpoints import commit_keys, download_files, read_commit
 from job.storage.records import Result
 from job.storage.store import ObjectStore, open_store
 from job.tiny import make, write_demo_chat
-from tests.harness import Job, finish, sets
+from tests.harness import Job, environment, finish, sets
 from tests.servers import Bucket
 
 pytestmark = pytest.mark.slow
@@ -233,3 +236,21 @@ def test_a_changed_config_is_refused_field_by_field(in_folder: Place) -> None:
     (Path(in_folder.root) / "runs" / "settled" / "final" / "result.json").unlink()
     refused = in_folder.finish("settled", code=ExitCode.CONFIG, train__max_steps=3)
     assert "train.max_steps: 3 here, 2 in run.json" in refused.said().splitlines()[-1]
+
+
+def test_a_run_whose_terminal_is_closed_commits_and_leaves_with_75(in_folder: Place) -> None:
+    arguments = in_folder.arguments("closed", {"train__max_steps": 3000, "checkpoint__every": "15m"})
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environ = {**environment(in_folder.home), "TERM": "xterm-256color"}
+        os.execve(sys.executable, [sys.executable, "-m", "job", *arguments], environ)
+    shown = b""
+    while not re.search(rb"\D[3-9]/3000", shown):
+        shown += os.read(terminal, 4096)
+    os.close(terminal)  # the kernel sends HUP, and every write to the terminal fails from now on
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        assert time.monotonic() < deadline, os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+    assert os.waitstatus_to_exitcode(ended[1]) == ExitCode.STOPPED
+    assert len(commit_keys(in_folder.store("closed"))) == 1
