@@ -151,16 +151,22 @@ def follow(
 ) -> Ended:
     """Launch the ranks and see them to their end: events are reported, snapshots committed, stops passed on."""
     events = EventReader(local.events)
-    flushed = time.monotonic()
+    flushed, training = time.monotonic(), False
     with Ranks(local, machine) as ranks:
+        report.starting(machine.world_size)
         while (ended := ranks.ended()) is None:
-            report.handle(events.read())
+            told = events.read()
+            report.handle(told)
+            training = training or any(event["kind"] == "training" for event in told)
             committer.offer(local.whole_snapshots())
             tell(committer, report)
             heart.check()
             if stop.requested() and local.stop_requested() is None:
                 report.message(f"{stop.reason}: stopping at the next step")
                 local.request_stop(stop.reason or "stop")
+            if stop.requested() and not training:  # ranks that still import have nothing to save
+                ended = Ended(ExitCode.STOPPED, None)
+                break
             if stop.seconds_left < UPLOAD_SHARE * stop.grace_seconds:
                 report.message("the ranks did not reach a step boundary in time; the last commit stands")
                 ended = Ended(ExitCode.STOPPED, None)

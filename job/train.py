@@ -24,7 +24,7 @@ from job.config import RunConfig
 from job.errors import ConfigError, HardwareError, OutOfMemory, Stopped
 from job.rundir import EventWriter, RunDir, Spec
 from job.training.batches import Schedule
-from job.training.conductor import Conductor
+from job.training.conductor import Conductor, Samples
 from job.training.dataset import PreparedRows
 from job.training.final import base_dtype, write_final
 from job.training.model import compute_dtype, keeps_documents_apart, load_model
@@ -58,7 +58,7 @@ def train(run: RunDir, rank: int) -> None:
     padded = not keeps_documents_apart(model, device)
     at = Layout(rank, int(os.environ["WORLD_SIZE"]), config.token_budget, padded, device)
 
-    def sample(step: int, stopped: Callable[[], bool]) -> None:
+    def sample(stopped: Callable[[], bool]) -> Samples:
         made = generate(
             conductor.trainer.model,
             tokenizer,
@@ -72,13 +72,13 @@ def train(run: RunDir, rank: int) -> None:
             stopped=stopped,
             autocast=dtype if dtype == torch.bfloat16 else None,
         )
-        events.write("samples", step=step, rows=[{"prompt": one.prompt, "generation": one.generation} for one in made])
+        return [{"prompt": one.prompt, "generation": one.generation} for one in made]
 
     conductor = Conductor(run, spec, config, schedule, rank, events, evaluation, sample)
     resume = None if spec.resume_step is None else (spec.resume_step, run.resume)
     trainer = Trainer(model, tokenizer, arguments, rows, schedule, at, conductor, resume)
     conductor.trainer = trainer
-    announce(events, model, rows, schedule, at, dtype, spec)
+    announce(events, model, rows, schedule, at, dtype, spec.resume_step or 0)
     try:
         trainer.train(resume_from_checkpoint=trainer.resume_folder())
     except torch.OutOfMemoryError as error:
@@ -156,21 +156,20 @@ def trainer_arguments(
 
 
 def announce(
-    events: EventWriter, model: Any, rows: PreparedRows, schedule: Schedule, at: Layout, dtype: torch.dtype, spec: Spec
+    events: EventWriter, model: Any, rows: PreparedRows, schedule: Schedule, at: Layout, dtype: torch.dtype, done: int
 ) -> None:
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    whole = sum(parameter.numel() for parameter in model.parameters())
     events.write(
         "training",
         steps=schedule.steps,
-        step=spec.resume_step or 0,
+        step=done,
         rows=len(rows),
-        parameters=trained,
+        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        all_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        computing=str(dtype).removeprefix("torch."),
+        ranks=at.world_size,
         device=at.device.type,
+        layout=f"{'padded' if at.padded else 'padding-free'} micro-batches of at most {at.token_budget:,} tokens",
     )
-    computing = f"computing in {str(dtype).removeprefix('torch.')} on {at.world_size} x {at.device.type}"
-    laid_out = f"{'padded' if at.padded else 'padding-free'} micro-batches of at most {at.token_budget:,} tokens"
-    events.write("log", message=f"{trained:,} of {whole:,} parameters train in fp32, {computing}; {laid_out}")
 
 
 def publish(
@@ -186,10 +185,8 @@ def publish(
     """Rank 0 writes the result's files; the best evaluation's tensors where `best.final` asks for them."""
     if rank != 0:
         return
-    if config.samples.prompts and not conductor.sampled_at_end:
-        conductor.sample(conductor.last_step)
-        if run.stop_requested():
-            raise Stopped("stopped while sampling at the end; the last step is in the last commit")
+    if not conductor.sample_at_end():
+        raise Stopped("stopped while sampling at the end; the last step is in the last commit")
     if config.best.final == "best" and run.best.exists():
         restore_parameters(run.best, model)
     write_final(

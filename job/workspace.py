@@ -1,37 +1,70 @@
 """The local folder of one attempt: locked while its supervisor lives, deleted when it ends or is found orphaned."""
 
 import contextlib
+import errno
 import fcntl
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
+from job.errors import HardwareError
 from job.rundir import RunDir, home
 
 LOCK = "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network and parallel filesystems
 
 
 @contextlib.contextmanager
 def workspace() -> Iterator[RunDir]:
-    """A fresh run folder below `SFT_JOB_HOME`. What killed supervisors left there is deleted, never committed."""
+    """A fresh run folder below `SFT_JOB_HOME`. What killed supervisors left there is deleted, never committed.
+
+    Raises: HardwareError when no folder can be made.
+    """
     root = home() / "runs"
-    root.mkdir(parents=True, exist_ok=True)
-    for entry in root.iterdir():
-        _delete_orphan(entry)
-    run = RunDir(root / secrets.token_hex(6)).make()
-    with (run.path / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        run, lock = _make(root)
+    except OSError as error:
+        raise HardwareError(
+            f"no working folder can be made below {root}: {error.strerror}; set SFT_JOB_HOME to a folder on a local "
+            "disk that can be written"
+        ) from error
+    with lock:
         try:
             yield run
         finally:
             shutil.rmtree(run.path, ignore_errors=True)
 
 
+def _make(root: Path) -> tuple[RunDir, IO[str]]:
+    """One at a time: a folder that is made but not locked yet would look like an orphan to others."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / LOCK).open("w") as turn:
+        if _locked(turn, wait=True):
+            for entry in root.iterdir():
+                if entry.is_dir():
+                    _delete_orphan(entry)
+        run = RunDir(root / secrets.token_hex(6)).make()
+        lock = (run.path / LOCK).open("w")
+        _locked(lock, wait=True)
+        return run, lock
+
+
 def _delete_orphan(folder: Path) -> None:
-    try:
-        with (folder / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Unless its supervisor lives, or lived where nobody can tell."""
+    with contextlib.suppress(OSError), (folder / LOCK).open("w") as lock:
+        if _locked(lock, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # locked: its supervisor lives; or just being made
-        return
+
+
+def _locked(file: IO[str], wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        raise
+    return True

@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from job.errors import JobError, RankCrashed, error_for
+from job.errors import ExitCode, JobError, RankCrashed, error_for
 from job.host.topology import Topology
 from job.rundir import RunDir
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SETTLE_SECONDS = 2.0  # from the first failed rank to the end of the others: time for their own error files
+REAP_SECONDS = 10.0  # a process that hangs in the kernel outlives every KILL: it must not keep this one
+REAP_PAUSE_SECONDS = 0.01
+WELL = (ExitCode.DONE, ExitCode.STOPPED)
+PROC = Path("/proc")
 PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
 
 
@@ -58,7 +62,7 @@ def start(
 
 def rank_environment(topology: Topology, rank: int, port: int) -> dict[str, str]:
     """torchrun's contract, which accelerate and DeepSpeed read."""
-    threads = max(1, (os.cpu_count() or 1) // topology.world_size)
+    threads = max(1, _usable_cores() // topology.world_size)
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -72,6 +76,11 @@ def rank_environment(topology: Topology, rank: int, port: int) -> dict[str, str]
         "SFT_JOB_DEVICE": topology.device,
         "SFT_JOB_STRATEGY": topology.strategy,
     }
+
+
+def _usable_cores() -> int:
+    """A scheduler often grants fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def free_port() -> int:
@@ -91,17 +100,24 @@ class Ended:
 class Ranks:
     """The ranks of this node; none is left when the block ends."""
 
-    def __init__(self, run: RunDir, topology: Topology) -> None:
-        self._run, self._topology = run, topology
+    def __init__(self, run: RunDir, topology: Topology, module: str = "job.train") -> None:
+        self._run, self._topology, self._module = run, topology, module
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._first_failure: tuple[int, float] | None = None
+        self._first_failures: dict[int, int] = {}  # rank: code, of those that were the first to be seen failing
+        self._failed_at = 0.0
 
     def __enter__(self) -> "Ranks":
         become_subreaper()
         port = free_port()
-        for rank in range(self._topology.world_size):
-            environment = rank_environment(self._topology, rank, port)
-            self._processes.append(start("job.train", [str(self._run.path)], self._run, f"rank-{rank}", environment))
+        try:
+            for rank in range(self._topology.world_size):
+                environment = rank_environment(self._topology, rank, port)
+                self._processes.append(
+                    start(self._module, [str(self._run.path)], self._run, f"rank-{rank}", environment)
+                )
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(
@@ -125,66 +141,85 @@ class Ranks:
     def ended(self) -> Ended | None:
         """None while all are well. Two seconds after the first failure the others are ended and its cause returned."""
         codes = [process.poll() for process in self._processes]
-        if self._first_failure is None:
-            failed = [rank for rank, code in enumerate(codes) if code not in (None, 0, 75)]
-            if failed:
-                self._first_failure = (failed[0], time.monotonic())
-        if self._first_failure is not None:
-            rank, since = self._first_failure
-            if any(code is None for code in codes) and time.monotonic() - since < SETTLE_SECONDS:
+        if not self._first_failures:
+            self._first_failures = {rank: code for rank, code in enumerate(codes) if code not in (None, *WELL)}
+            self._failed_at = time.monotonic()
+        if self._first_failures:
+            if any(code is None for code in codes) and time.monotonic() - self._failed_at < SETTLE_SECONDS:
                 return None
             self.kill()
-            return Ended(*self._cause(rank))
+            error = self._cause()
+            return Ended(int(error.exit_code), error)
         if any(code is None for code in codes):
             return None
         return Ended(max(code or 0 for code in codes), None)
 
-    def _cause(self, first: int) -> tuple[int, JobError]:
-        """The first rank that wrote an error file names the cause: a peer's broken connection is only its echo."""
-        left = [
-            (self._run.error(rank).stat().st_mtime_ns, rank)
-            for rank in range(len(self._processes))
-            if self._run.error(rank).exists()
-        ]
-        killed = self._processes[first].returncode
-        if killed is not None and killed < 0:
-            name = signal.Signals(-killed).name
-            hint = "; the kernel may have run out of memory" if name == "SIGKILL" else ""
-            error: JobError = RankCrashed(f"rank {first} was ended by {name}{hint}")
-            return int(error.exit_code), error
-        if left:
-            rank = min(left)[1]
-            code, message = self._run.read_error(rank) or (70, "no message")
-            text = message if len(self._processes) == 1 else f"rank {rank}: {message}"
-            error = error_for(code, text)
-            return int(error.exit_code), error
-        error = RankCrashed(f"rank {first} left with code {killed} and no message; see its log")
-        return int(error.exit_code), error
+    def _cause(self) -> JobError:
+        """What the first failing rank died of; a peer's broken connection is only its echo.
+
+        A signal from outside comes first: whoever it hits can write nothing, and its peers' errors follow from it. An
+        abort may be an echo: communication libraries abort when a peer is lost. Then the oldest error file counts.
+        """
+        for rank, code in self._first_failures.items():
+            if code < 0 and code != -signal.SIGABRT:
+                hint = "; the kernel may have run out of memory" if code == -signal.SIGKILL else ""
+                return RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}{hint}")
+        if oldest := min(self._error_files(), default=None):
+            _, rank, code, message = oldest
+            return error_for(code, message if len(self._processes) == 1 else f"rank {rank}: {message}")
+        rank, code = next(iter(self._first_failures.items()))
+        if code < 0:
+            return RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}; see its log")
+        return error_for(code, f"rank {rank} left with code {code} and no message; see its log")
+
+    def _error_files(self) -> list[tuple[int, int, int, str]]:
+        """(time, rank, exit code, message) of every rank that failed by its own account."""
+        found = []
+        for rank in range(len(self._processes)):
+            if (error := self._run.read_error(rank)) is not None and error[0] not in WELL:
+                found.append((self._run.error(rank).stat().st_mtime_ns, rank, *error))
+        return found
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return f"signal {number}"
 
 
 def end_descendants(run: RunDir) -> None:
     """KILL and reap whatever the ended ranks left behind (data-loader workers, compilers). As subreaper this process
     inherits them; they are known by the run folder in their environment: a tracker's service is not theirs to end."""
     mark = f"SFT_JOB_RUN_DIR={run.path}".encode()
-    for _ in range(100):
-        orphans = [pid for pid in _children() if mark in _environment(pid)]
-        if not orphans:
-            return
-        for pid in orphans:
-            with contextlib.suppress(ProcessLookupError):
+    until, ended = time.monotonic() + REAP_SECONDS, set[int]()
+    while time.monotonic() < until:
+        left = {pid for pid in _other_processes() if mark in _environment(pid)}
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        for pid in orphans:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        ended = {pid for pid in ended | left if not _reaped(pid)}
+        if not left and not ended:
+            return
+        time.sleep(REAP_PAUSE_SECONDS)
 
 
-def _children() -> list[int]:
-    lists = Path("/proc/self/task").glob("*/children")  # absent without CONFIG_PROC_CHILDREN
-    return [int(pid) for children in lists for pid in children.read_text(encoding="ascii").split()]
+def _reaped(pid: int) -> bool:
+    """A dead one whose own parent is dying too is still to be handed over to us."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not (PROC / str(pid)).exists()
+
+
+def _other_processes() -> list[int]:
+    numbers = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()] if PROC.is_dir() else []
+    return [pid for pid in numbers if pid != os.getpid()]
 
 
 def _environment(pid: int) -> list[bytes]:
+    """Empty for a process of somebody else's, and for a dead one."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
         return []

@@ -1,14 +1,17 @@
 """What this machine has: which device the ranks use, and how many ranks there are."""
 
+import itertools
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from job.config import RunConfig
 from job.errors import HardwareError
 
+GPU_NAME = re.compile(r"\d+|(GPU|MIG)-.+")
 BF16_CAPABILITY = 8.0  # Ampere; CUDA C++ programming guide, arithmetic by compute capability
 
 
@@ -22,15 +25,26 @@ class Topology:
 
 
 def visible_gpus(environment: dict[str, str] | None = None, devices: Path = Path("/dev")) -> int:
-    """GPUs this process may use: the scheduler's list where there is one, else the device files; no driver call."""
-    env = os.environ if environment is None else environment
-    present = sum(1 for entry in devices.glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", entry.name))
-    for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-        if (listed := env.get(variable)) is not None:
-            names = [name.strip() for name in listed.split(",") if name.strip()]
-            until_invalid = names[: names.index("-1")] if "-1" in names else names
-            return len(until_invalid) if present or not listed else 0
-    return present
+    """GPUs this process may use: the scheduler's list where there is one, else the device files; no driver call.
+
+    As CUDA reads its list: it ends before the first entry that is no device ("-1", Slurm's "NoDevFiles").
+    """
+    present = _device_files(devices)
+    listed = _scheduler_list(os.environ if environment is None else environment)
+    if listed is None or present == 0:
+        return present
+    names = (name.strip() for name in listed.split(","))
+    return sum(1 for _ in itertools.takewhile(GPU_NAME.fullmatch, names))
+
+
+def _device_files(devices: Path) -> int:
+    return sum(1 for entry in devices.glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", entry.name))
+
+
+def _scheduler_list(environment: Mapping[str, str]) -> str | None:
+    """AMD's variables count only where CUDA's is not set: Slurm sets all of them."""
+    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    return next((environment[name] for name in names if name in environment), None)
 
 
 def promised_gpus(environment: dict[str, str] | None = None) -> bool:
@@ -55,7 +69,8 @@ def computes_bf16() -> bool:
 def topology(config: RunConfig) -> Topology:
     """Which ranks to start here.
 
-    Raises: HardwareError when GPUs were asked for or granted and fewer are there; never a silent run on the CPU.
+    Raises: HardwareError when GPUs were asked for or granted and none or too few are there; never a silent run on the
+    CPU.
     """
     wanted, asked = config.parallel.device, config.parallel.nproc_per_node
     gpus = 0 if wanted == "cpu" else visible_gpus()
@@ -70,6 +85,6 @@ def topology(config: RunConfig) -> Topology:
     ranks = asked if isinstance(asked, int) else max(gpus, 1)
     chosen = config.parallel.strategy
     strategy = ("single" if ranks == 1 else "ddp") if chosen == "auto" else chosen
-    if strategy == "single" and ranks > 1:
+    if strategy == "single":
         ranks = 1
     return Topology("cuda" if gpus else "cpu", ranks, strategy)

@@ -11,7 +11,8 @@ from job.report.wording import numbers, spoken_value
 def model_card(config: RunConfig, result: Mapping[str, Any]) -> str:
     """Markdown with the front matter that model hubs read.
 
-    Of `result` these are used where they are there: `step`, `rows` (trained), `trained_tokens`, `chat` (it answers turns of a chat),
+    Of `result` these are used where they are there: `step`, `rows` (trained), `trained_tokens`,
+    `chat` (whether it answers turns of a chat),
     `evaluations` (each {"step": n, "eval_loss": x, ...}, oldest first),
     `best` (one of them), and `versions` (library -> version).
     """

@@ -27,6 +27,7 @@ from job.report.wording import metrics_line, sample_line, spoken_bytes, spoken_s
 from job.storage.store import ObjectStore
 
 _SHOWN_SAMPLES = 4
+_STARTING = "starting"
 
 
 class Report:
@@ -76,9 +77,11 @@ class Report:
 
     def _training(self, event: Mapping[str, Any]) -> None:
         self._steps = event["steps"]
+        self._display.work(_STARTING, 1, 1, "")
         self.message(
-            f"training {event['steps']:,} steps from step {event['step']:,} on {event['device']}: "
-            f"{event['rows']:,} rows, {event['parameters']:,} trainable parameters"
+            f"training {event['steps']:,} steps from step {event['step']:,}: {event['rows']:,} rows, "
+            f"{event['parameters']:,} of {event['all_parameters']:,} parameters in fp32, computing in {event['computing']} "
+            f"on {event['ranks']} x {event['device']}, {event['layout']}"
         )
 
     def _step(self, event: Mapping[str, Any]) -> None:
@@ -115,6 +118,10 @@ class Report:
         began = self._began.setdefault(description, time.monotonic())
         figures = bytes_figures(done, total, time.monotonic() - began)
         self._work(description, done, total, figures, spoken_bytes(done))
+
+    def starting(self, ranks: int) -> None:
+        """The ranks were started; until their training event they import and load."""
+        self._display.work(_STARTING, 0, None, f"{ranks} rank{'s' if ranks > 1 else ''}: importing, loading the model")
 
     def committed(self, step: int, seconds: float, size_bytes: int) -> None:
         """A checkpoint's record is written: `seconds` it took, `size_bytes` it uploaded."""

@@ -61,7 +61,8 @@ def sample_line(row: Mapping[str, Any], width_cells: int) -> str:
     figures = f"({row['distinct_words']} distinct of {row['words']} words{repeated})"
     room = max(20, width_cells - len(figures) - len(" →   "))
     prompt = _cut(row["prompt"], room // 3)
-    return f"{prompt} → {_cut(row['generation'], room - Text(prompt).cell_len)}  {figures}"
+    generation = _cut(row["generation"], room - Text(prompt).cell_len)
+    return f"{prompt} → {generation}  {figures}" if generation else f"{prompt} → (nothing)"
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -4,6 +4,7 @@ Commits order by (attempt, step): what a fenced attempt still writes is never ch
 """
 
 import hashlib
+import json
 import secrets
 import shutil
 from collections.abc import Callable
@@ -114,116 +115,68 @@ def commit(
         created=now(),
     )
     key = owner.commit_key(step)
-    if not store.put_if_absent(key, record.dump()):
-        raise StorageError(f"{store.uri}/{key} exists already, but this attempt never wrote it")
-    return key
+    if store.put_if_absent(key, record.dump()):
+        return key
+    if read_commit(store, key).nonce == owner.nonce:  # an earlier try of ours, whose answer was lost
+        return key
+    raise StorageError(f"{store.uri}/{key} exists already, but this attempt never wrote it")
 
 
 def restore(store: ObjectStore, attempt: int, target: Path, say: Callable[[str], None]) -> tuple[str, Commit] | None:
     """Bring the newest commit that is whole to `target`; None where there is no commit at all.
 
-    A damaged one is reported, marked for people and for pruning, and the one before is taken.
-    Raises: DataError when commits exist and none can be read: never a silent restart.
+    A damaged one is reported, marked for people and for pruning, and the one before is taken. What is not there is
+    looked for once more in a new list: an older attempt that does not know yet may be pruning.
+    Raises: DataError when commits exist and none can be read: never a silent restart. StorageError.
     """
-    keys = commit_keys(store)
-    for key in keys:
+    passed: set[str] = set()
+    vanished: set[str] = set()
+    while key := next((key for key in commit_keys(store) if key not in passed), None):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         try:
             found = read_commit(store, key)
             download_files(store, found.folder, found.files, target)
             return key, found
-        except DataError as damage:
-            say(f"commit {key} is damaged: {damage}; taking the one before")
-            store.put(_marker(key, attempt), str(damage).encode())
-    if keys:
+        except NotFound as missing:
+            if key not in vanished:
+                vanished.add(key)
+                continue
+            damage: DataError = missing
+        except DataError as error:
+            damage = error
+        passed.add(key)
+        say(f"commit {key} is damaged: {damage}; taking the one before")
+        marker = {"commit": key, "attempt": attempt, "reason": str(damage), "time": now()}
+        store.put(_marker(key, attempt), json.dumps(marker).encode())
+    if passed | vanished:
         raise DataError(
-            f"{store.uri} has {len(keys)} commits and none can be read whole; nothing was changed. "
-            "Restore the files they name, or begin anew in another run folder"
+            f"{store.uri} has commits ({', '.join(sorted(passed | vanished))}) and none can be read whole; nothing was "
+            "deleted. Restore the files they name, or begin anew in another run folder"
         )
     return None
 
 
 def fetch_best(store: ObjectStore, step: int | None, target: Path, wanted: bool) -> None:
-    """The files of the commit of the best evaluation so far, where the result will be made of them."""
+    """The files of the commit of the best evaluation so far, where the result will be made of them.
+
+    Raises: DataError when no commit of that step can be read whole.
+    """
     if not wanted or step is None:
         return
+    problem = "it is missing"
     for key in commit_keys(store):
-        if step_of(key) == step:
+        if step_of(key) != step:
+            continue
+        shutil.rmtree(target, ignore_errors=True)
+        try:
             found = read_commit(store, key)
             download_files(store, found.folder, found.files, target)
             return
-    raise DataError(f"{store.uri}: the commit of the best evaluation, step {step}, is missing")
+        except DataError as damage:
+            problem = str(damage)
+    raise DataError(f"{store.uri}: the commit of the best evaluation, step {step}, cannot be read: {problem}")
 
 
 def _marker(key: str, attempt: int) -> str:
     return f"damaged/{Path(key).stem}-{attempt:04d}.json"
-
-
-def damaged(store: ObjectStore) -> set[str]:
-    """Keys of the commits that some attempt found damaged."""
-    return {f"commits/{Path(entry.key).stem.rpartition('-')[0]}.json" for entry in store.list("damaged/")}
-
-
-def prune(
-    store: ObjectStore,
-    owner: Owner,
-    newest: str,
-    keep: int,
-    best_step: int | None,
-    say: Callable[[str], None],
-    sweep: bool = True,
-) -> None:
-    """Delete old commits behind `newest`, which must read back: record first, files after.
-
-    Kept: the newest `keep` undamaged ones and the best. `sweep`: also what killed uploads of earlier attempts left.
-    Without permission to delete: a warning.
-    Raises: Fenced.
-    """
-    check_fence(store, owner)
-    back = read_commit(store, newest)
-    for file in back.files:
-        if store.stat(f"{back.folder}/{file.name}").size != file.size:
-            raise StorageError(f"{store.uri}/{newest} does not read back; nothing was pruned")
-    keys, marked = commit_keys(store), damaged(store)
-    whole = [key for key in keys if key not in marked]
-    kept = set(whole[:keep])
-    if best_step is not None:
-        kept |= {key for key in whole if step_of(key) == best_step}
-    try:
-        for key in [key for key in keys if key not in kept]:
-            try:
-                folder = read_commit(store, key).folder
-            except DataError:  # unreadable or already gone: there is no folder to name
-                folder = None
-            store.delete([key])
-            if folder is not None:
-                store.delete([entry.key for entry in store.list(f"{folder}/")])
-        if sweep:
-            _sweep(store, owner)
-    except StorageError as error:
-        say(f"old checkpoints were not deleted: {error}")
-
-
-def _sweep(store: ObjectStore, owner: Owner) -> None:
-    """Files of earlier attempts' uploads that never got their record."""
-    named = set()
-    for key in commit_keys(store):
-        try:
-            named.add(read_commit(store, key).folder)
-        except DataError:
-            return  # a record that cannot be read may name any folder
-    orphans = []
-    for entry in store.list("checkpoints/"):
-        attempt = int(entry.key.split("/")[1].split("-")[0])
-        if attempt < owner.attempt and "/".join(entry.key.split("/")[:3]) not in named:
-            orphans.append(entry.key)
-    store.delete(orphans)
-
-
-def exists(store: ObjectStore, key: str) -> bool:
-    try:
-        store.stat(key)
-    except NotFound:
-        return False
-    return True

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.errors import Fenced, JobError
+from job.errors import Fenced, JobError, StorageError
 from job.storage.attempts import Owner
-from job.storage.checkpoints import Provenance, commit, prune, step_of
+from job.storage.checkpoints import Provenance, commit, step_of
+from job.storage.pruning import prune
 from job.storage.store import ObjectStore
 
 Evaluations = list[dict[str, Any]]
@@ -26,7 +27,11 @@ class Committed:
 
 
 class Committer:
-    """`offer` and `take` are for one thread, the supervisor's."""
+    """`offer` and `take` are for one thread, the supervisor's.
+
+    `needs_best`: the result will be made of the best evaluation's commit, so that one is never left out: no later
+    commit may name a best step that nobody can go back to.
+    """
 
     def __init__(
         self,
@@ -38,14 +43,16 @@ class Committer:
         keep: int,
         best_step: Callable[[Evaluations], int | None],
         say: Callable[[str], None],
+        needs_best: bool = False,
     ) -> None:
         self._store, self._owner, self._source, self._keep = store, owner, source, keep
-        self._best_step, self._say = best_step, say
+        self._best_step, self._say, self._needs_best = best_step, say, needs_best
         self.parent = parent  # key of the newest commit, this attempt's or the one it resumed from
         self.evaluations = evaluations  # as that commit has them
         self._offered: set[int] = set()
-        self._waiting: tuple[int, Path] | None = None
-        self._busy = self._swept = False
+        self._waiting: list[tuple[int, Path]] = []  # oldest first
+        self._put_off: tuple[int, Path] | None = None  # the best, which could not be committed yet
+        self._busy = self._swept = self._warned = False
         self._done: list[Committed] = []
         self.last_error: JobError | None = None  # of the newest snapshot that was tried
         self._fenced: Fenced | None = None
@@ -57,14 +64,18 @@ class Committer:
         with self._changed:
             if self._fenced is not None:
                 raise self._fenced
-            for step, folder in snapshots:
-                if step in self._offered:
-                    continue
-                self._offered.add(step)
-                if self._waiting is not None:
-                    shutil.rmtree(self._waiting[1], ignore_errors=True)
-                self._waiting = (step, folder)
-                self._changed.notify_all()
+            new = [(step, folder) for step, folder in snapshots if step not in self._offered]
+            if not new:
+                return
+            self._offered.update(step for step, _ in new)
+            again, self._put_off = [self._put_off] if self._put_off else [], None
+            queue = [*again, *self._waiting, *new]
+            best = self._best_of(queue[-1])
+            self._waiting = [snapshot for snapshot in queue[:-1] if snapshot[0] == best] + queue[-1:]
+            for snapshot in queue:
+                if snapshot not in self._waiting:
+                    shutil.rmtree(snapshot[1], ignore_errors=True)
+            self._changed.notify_all()
 
     def take(self) -> list[Committed]:
         """The commits since the last call."""
@@ -76,7 +87,7 @@ class Committer:
         """Wait until nothing waits or uploads; False when the time was not enough. Raises: Fenced."""
         with self._changed:
             whole = self._changed.wait_for(
-                lambda: (self._waiting is None and not self._busy) or self._fenced is not None, timeout_seconds
+                lambda: (not self._waiting and not self._busy) or self._fenced is not None, timeout_seconds
             )
             if self._fenced is not None:
                 raise self._fenced
@@ -86,37 +97,65 @@ class Committer:
     def last_step(self) -> int:
         return step_of(self.parent) if self.parent else 0
 
+    def _best_of(self, snapshot: tuple[int, Path]) -> int | None:
+        """The step whose commit has to be there before this snapshot's."""
+        return self._best_step(_evaluations(snapshot[1])) if self._needs_best else None
+
     def _work(self) -> None:
         while self._fenced is None:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting is not None)
-                assert self._waiting is not None
-                (step, folder), self._waiting, self._busy = self._waiting, None, True
-            try:
-                self._commit(step, folder)
-                self.last_error = None
-            except Fenced as error:
-                self._fenced = error
-            except JobError as error:
-                self.last_error = error
-                self._say(f"step {step} was not committed, training goes on: {error}")
-            except Exception as error:
-                self.last_error = JobError(f"step {step} was not committed: {type(error).__name__}: {error}")
-                self._say(str(self.last_error))
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()
+                self._changed.wait_for(lambda: bool(self._waiting))
+                snapshot, self._busy = self._waiting.pop(0), True
+            error = self._try(*snapshot)
+            with self._changed:
+                self.last_error, self._busy = error, False
+                if isinstance(error, Fenced):
+                    self._fenced = error
+                if isinstance(error, StorageError) and self._best_of(snapshot) == snapshot[0]:
+                    self._put_off = snapshot
+                else:
+                    shutil.rmtree(snapshot[1], ignore_errors=True)
+                self._changed.notify_all()
+
+    def _try(self, step: int, folder: Path) -> JobError | None:
+        try:
+            self._commit(step, folder)
+        except Fenced as error:
+            return error
+        except JobError as error:
+            self._say(f"step {step} was not committed, training goes on: {error}")
+            return error
+        except Exception as error:
+            self._say(f"step {step} was not committed, training goes on: {type(error).__name__}: {error}")
+            return JobError(f"step {step} was not committed: {type(error).__name__}: {error}")
+        return None
 
     def _commit(self, step: int, folder: Path) -> None:
         begun = time.monotonic()
+        if self._put_off is not None and self._best_of((step, folder)) == self._put_off[0]:
+            raise StorageError(f"step {self._put_off[0]}, the best so far, has to be committed first")
         size = sum(file.stat().st_size for file in folder.iterdir())
-        evaluations = json.loads((folder / "state.json").read_text(encoding="utf-8"))["evaluations"]
+        evaluations = _evaluations(folder)
         key = commit(self._store, self._owner, folder, step, self.parent, evaluations, self._source)
         self.parent, self.evaluations = key, evaluations
         with self._changed:
             self._done.append(Committed(step, key, time.monotonic() - begun, size))
-        best = self._best_step(evaluations)
-        prune(self._store, self._owner, key, self._keep, best, self._say, sweep=not self._swept)
-        self._swept = True
+        try:
+            best = self._best_step(evaluations)
+            prune(self._store, self._owner, key, self._keep, best, self._warn, sweep=not self._swept)
+            self._swept = True
+        except Fenced:
+            raise
+        except Exception as error:  # the commit stands
+            self._warn(f"old checkpoints were not deleted: {error}")
+
+    def _warn(self, message: str) -> None:
+        """Once: without permission to delete, every commit would say it again."""
+        if not self._warned:
+            self._warned = True
+            self._say(message)
+
+
+def _evaluations(snapshot: Path) -> Evaluations:
+    found: Evaluations = json.loads((snapshot / "state.json").read_text(encoding="utf-8"))["evaluations"]
+    return found

@@ -50,7 +50,8 @@ def gone(record: AttemptRecord) -> bool:
     here, there = this_process(), record.process
     if there.get("boot") == here["boot"] != "" and there.get("pids") == here["pids"]:
         pid = int(there.get("pid", 0))
-        return _process(pid)["started"] != there.get("started") and not _anothers(pid)
+        started = _process(pid)["started"]
+        return started != there.get("started") and not (started == "" and _anothers(pid))
     ids = scheduler_ids(os.environ)
     return bool(ids) and ids == record.scheduler
 

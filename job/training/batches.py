@@ -7,6 +7,7 @@ it never changes the loss of a step, which is a sum over trained tokens divided 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,8 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        return self.max_steps or max(1, math.ceil(self.epochs * self.steps_per_epoch))
+        # As it is written: in binary, 0.7 epochs of 10 steps are a little more than 7 steps.
+        return self.max_steps or max(1, math.ceil(Fraction(str(self.epochs)) * self.steps_per_epoch))
 
     def epoch(self, step: int) -> float:
         """Epochs done after `step` steps."""
@@ -55,7 +57,9 @@ def epoch_order(rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     key = (rows, seed, epoch)
     if _last_order is None or _last_order[0] != key:
         raw = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(rows)
-        _last_order = (key, np.argsort(raw, kind="stable").astype(np.int64))
+        order = np.argsort(raw, kind="stable").astype(np.int64)
+        order.flags.writeable = False  # it is handed out again and again
+        _last_order = (key, order)
     return _last_order[1]
 
 

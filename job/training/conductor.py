@@ -24,6 +24,9 @@ from job.training.trainer import Boundary, Trainer
 EVALUATION_ROWS = 64  # of each rank, between two looks at the stop flag
 
 
+Samples = list[dict[str, str]]  # {"prompt", "generation"}
+
+
 class Conductor:
     """Bound to its trainer before training begins. Only rank 0 writes events and snapshots."""
 
@@ -36,7 +39,7 @@ class Conductor:
         rank: int,
         events: EventWriter,
         evaluation_rows: PreparedRows | None,
-        sample: Callable[[int, Callable[[], bool]], None],
+        sample: Callable[[Callable[[], bool]], Samples],
     ) -> None:
         self._run, self._config, self._schedule, self._rank = run, config, schedule, rank
         self._events, self._rows, self._sample = events, evaluation_rows, sample
@@ -44,7 +47,7 @@ class Conductor:
         self._resume_step = spec.resume_step or 0
         self._stopped = self._through = False
         self.last_step = self._resume_step
-        self._sampled_step: int | None = None
+        self._samples: dict[int, Samples] = {}
         self._interval = config.checkpoint.interval()
         self._last_snapshot = self._last_step = time.monotonic()
         self._snapshot_step = self._resume_step
@@ -60,10 +63,6 @@ class Conductor:
     def over(self) -> bool:
         """No further step is to be taken in this attempt."""
         return self._stopped or self._through
-
-    @property
-    def sampled_at_end(self) -> bool:
-        return self._sampled_step == self.last_step
 
     def stop_requested(self) -> bool:
         return self._run.stop_requested() is not None
@@ -104,6 +103,11 @@ class Conductor:
         if self._evaluation_due(step) and not self._evaluate(step):
             self._stop(step)
             return True
+        if self._samples_due(step):
+            if not self._generate(step):
+                self._stop(step)
+                return True
+            self._show_samples(step)
         new_best = self._new_best(best_before)
         ends = step >= self._schedule.steps or self._patience_spent()
         if boundary.checkpoint or ends or new_best:
@@ -164,18 +168,35 @@ class Conductor:
         metrics = {"eval_loss": loss, "eval_perplexity": math.exp(min(loss, 700.0))}
         if self._config.best.metric not in metrics:
             raise ConfigError(f"best.metric {self._config.best.metric} is not computed; there are {', '.join(metrics)}")
-        if self._config.samples.every == "eval":
-            self.sample(step)
-            if trainer.agreement.sum(self.stop_requested())[0]:
-                return False
+        if self._config.samples.every == "eval" and not self._generate(step):
+            return False
         self.evaluations.append({"step": step, **metrics})
         self._events.write("evaluation", step=step, metrics=metrics)
+        self._show_samples(step)
         return True
 
-    def sample(self, step: int) -> None:
+    # ---- samples: made by rank 0 while the others wait
+
+    def _generate(self, step: int) -> bool:
+        """Returns whether they were completed; the same on every rank."""
         if self._rank == 0 and self._config.samples.prompts:
-            self._sample(step, self.stop_requested)
-            self._sampled_step = step
+            self._samples[step] = self._sample(self.stop_requested)
+        return not self.trainer.agreement.sum(self.stop_requested())[0]
+
+    def _samples_due(self, step: int) -> bool:
+        every = self._config.samples.every
+        return isinstance(every, int) and step % every == 0
+
+    def _show_samples(self, step: int) -> None:
+        if rows := self._samples.get(step):
+            self._events.write("samples", step=step, rows=rows)
+
+    def sample_at_end(self) -> bool:
+        """Unless the last evaluation did; by rank 0 alone. Returns whether they were completed."""
+        if self._config.samples.prompts and self.last_step not in self._samples:
+            self._samples[self.last_step] = self._sample(self.stop_requested)
+            self._show_samples(self.last_step)
+        return not self.stop_requested()
 
     def _best_step(self) -> int | None:
         return self._config.best.step_of(self.evaluations)

@@ -28,12 +28,18 @@ def leave(run: RunDir, rank: int, story: Callable[[], None]) -> int:
     try:
         story()
     except JobError as error:
-        run.write_error(rank, error.exit_code, str(error))
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return int(error.exit_code)
+        return _left(run, rank, error.exit_code, str(error))
     except BaseException as error:
         traceback.print_exc()
         first_line = (str(error).strip() or "no message").splitlines()[0]
-        run.write_error(rank, ExitCode.CRASHED, f"{type(error).__name__}: {first_line}")
-        return int(ExitCode.CRASHED)
+        return _left(run, rank, ExitCode.CRASHED, f"{type(error).__name__}: {first_line}")
     return int(ExitCode.DONE)
+
+
+def _left(run: RunDir, rank: int, code: ExitCode, message: str) -> int:
+    try:
+        run.write_error(rank, code, message)
+    except OSError as error:  # where the disk is full, the code has to do
+        print(f"the cause could not be written to {run.error(rank)}: {error}", file=sys.stderr, flush=True)
+    return int(code)

@@ -56,7 +56,7 @@ def test_the_best_weights_are_published_also_after_a_kill_and_patience_ends_the_
     from safetensors.numpy import load_file
 
     fields = {"best.final": "best", "best.patience": 2}
-    alone = finish(["run", str(config), *sets({**fields, "run": f"{tmp_path}/alone"})], tmp_path / "home")
+    finish(["run", str(config), *sets({**fields, "run": f"{tmp_path}/alone"})], tmp_path / "home")
     scores = evaluations(tmp_path / "alone")
     best = min(scores, key=lambda step: scores[step])
     assert 10 < best < 100 and max(scores) == best + 20, scores

@@ -24,5 +24,5 @@ def test_a_token_without_an_embedding_names_the_tokenizer(tmp_path: Path) -> Non
 
 def test_a_row_longer_than_the_positions_of_a_nested_text_config_is_refused(tmp_path: Path) -> None:
     described = config(tmp_path, text_config={"vocab_size": 100, "max_position_embeddings": 64})
-    with pytest.raises(ConfigError, match="65 tokens, but base has 64 positions: set data.max_length to at most 64"):
+    with pytest.raises(ConfigError, match=r"65 tokens, but base has 64 positions: set data.max_length to at most 64"):
         check_fit({"largest_id": 5, "longest_row": 65}, described, "base", "base")

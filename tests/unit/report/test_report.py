@@ -27,7 +27,18 @@ def _step(step: int, **fields: Any) -> dict[str, Any]:
 
 EVENTS: list[dict[str, Any]] = [
     {"kind": "preparing", "done": 9, "total": 9},
-    {"kind": "training", "steps": 20, "step": 0, "rows": 9, "parameters": 1024, "device": "cpu"},
+    {
+        "kind": "training",
+        "steps": 20,
+        "step": 0,
+        "rows": 9,
+        "parameters": 1024,
+        "all_parameters": 4096,
+        "computing": "float32",
+        "ranks": 2,
+        "device": "cpu",
+        "layout": "padding-free",
+    },
     _step(1),
     _step(2, logged=False),
     {"kind": "evaluation", "step": 2, "metrics": {"eval_loss": 1.5, "eval_perplexity": math.exp(1.5)}},
@@ -55,7 +66,8 @@ def test_a_log_tells_the_whole_story_in_plain_lines(config: RunConfig, tmp_path:
     assert out.getvalue().splitlines() == [
         "pulling data  10 B in 0s",
         "preparing  9 rows in 0s",
-        "training 20 steps from step 0 on cpu: 9 rows, 1,024 trainable parameters",
+        "training 20 steps from step 0: 9 rows, 1,024 of 4,096 parameters in fp32, computing in float32 on 2 x cpu, "
+        "padding-free",
         "step 1/20  loss 2.000  lr 1.0e-04  grad 0.50  200 tok/s  2.0 steps/s  eta 10s",
         "step 2/20  eval_loss 1.500  eval_perplexity 4.482",
         "  微调测试 → 我学会了  (4 distinct of 4 words)",
