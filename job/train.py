@@ -1,7 +1,7 @@
 """The story of a rank: read the inputs and the checkpoint, train, snapshot, leave the tuned model behind.
 
-Started by the supervisor as `python -m job.train RUN_DIR` with torchrun's environment variables. It touches no network
-but its peers': what it needs lies in the run folder, what it makes it leaves there.
+Started by the supervisor as `python -m job.train RUN_DIR`, with torchrun's environment variables where there are
+several. It touches no network but its peers': what it needs lies in the run folder, what it makes it leaves there.
 """
 
 import json
@@ -56,7 +56,7 @@ def train(run: RunDir, rank: int) -> None:
     arguments = trainer_arguments(run, config, schedule, device, dtype)  # starts the process group on several ranks
     model.to(device)
     padded = not keeps_documents_apart(model, device)
-    at = Layout(rank, int(os.environ["WORLD_SIZE"]), config.token_budget, padded, device)
+    at = Layout(rank, int(os.environ.get("WORLD_SIZE", "1")), config.token_budget, padded, device)
 
     def sample(stopped: Callable[[], bool]) -> Samples:
         made = generate(
@@ -103,7 +103,7 @@ def chosen_device() -> torch.device:
             f"GPUs are visible but torch {torch.__version__} cannot use them: its build or the driver does not fit; "
             "`nvidia-smi` and `python -c 'import torch; torch.cuda.init()'` say more"
         )
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device
 
@@ -200,7 +200,7 @@ def publish(
 
 
 def main() -> None:
-    run, rank = RunDir(Path(sys.argv[1])), int(os.environ["RANK"])
+    run, rank = RunDir(Path(sys.argv[1])), int(os.environ.get("RANK", "0"))
     code = leave(run, rank, lambda: train(run, rank))
     sys.stdout.flush()
     sys.stderr.flush()

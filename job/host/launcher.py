@@ -7,6 +7,7 @@ and only the supervisor may react. Each rank asks the kernel to KILL it when the
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ REAP_SECONDS = 10.0  # a process that hangs in the kernel outlives every KILL: i
 REAP_PAUSE_SECONDS = 0.01
 WELL = (ExitCode.DONE, ExitCode.STOPPED)
 PROC = Path("/proc")
+OUTER_RANKS = re.compile(r"(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|OMPI_COMM_WORLD|MV2_COMM_WORLD)_\w+")
 PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
 
 
@@ -53,7 +55,12 @@ def start(
     with _stop_signals_blocked(), run.log(name).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            env={**os.environ, **environment, "SFT_JOB_PARENT_PID": str(os.getpid()), "SFT_JOB_RUN_DIR": str(run.path)},
+            env={
+                **inherited(),
+                **environment,
+                "SFT_JOB_PARENT_PID": str(os.getpid()),
+                "SFT_JOB_RUN_DIR": str(run.path),
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -61,26 +68,30 @@ def start(
 
 
 def rank_environment(topology: Topology, rank: int, port: int) -> dict[str, str]:
-    """torchrun's contract, which accelerate and DeepSpeed read."""
-    threads = max(1, _usable_cores() // topology.world_size)
-    return {
+    """torchrun's contract, which accelerate and DeepSpeed read. A single rank gets none of it: it is to open no
+    process group."""
+    threads = max(1, (os.cpu_count() or 1) // topology.world_size)
+    common = {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",  # everything was pulled before: a rank that calls a hub is a bug
+        "SFT_JOB_DEVICE": topology.device,
+    }
+    if topology.strategy == "single":
+        return common
+    return common | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(topology.world_size),
         "LOCAL_WORLD_SIZE": str(topology.world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",  # everything was pulled before: a rank that calls a hub is a bug
-        "SFT_JOB_DEVICE": topology.device,
-        "SFT_JOB_STRATEGY": topology.strategy,
     }
 
 
-def _usable_cores() -> int:
-    """A scheduler often grants fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def inherited() -> dict[str, str]:
+    """Our environment without what an outer launcher (torchrun, MPI, srun) says of ranks: ours are numbered here."""
+    return {name: value for name, value in os.environ.items() if not OUTER_RANKS.fullmatch(name)}
 
 
 def free_port() -> int:

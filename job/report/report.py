@@ -80,8 +80,8 @@ class Report:
         self._display.work(_STARTING, 1, 1, "")
         self.message(
             f"training {event['steps']:,} steps from step {event['step']:,}: {event['rows']:,} rows, "
-            f"{event['parameters']:,} of {event['all_parameters']:,} parameters in fp32, computing in {event['computing']} "
-            f"on {event['ranks']} x {event['device']}, {event['layout']}"
+            f"{event['parameters']:,} of {event['all_parameters']:,} parameters in fp32, "
+            f"computing in {event['computing']} on {event['ranks']} x {event['device']}, {event['layout']}"
         )
 
     def _step(self, event: Mapping[str, Any]) -> None:

@@ -89,7 +89,8 @@ def finished_run(run: Path, uri: str, tuned: Path, kind: str, base: str) -> Path
     config = RunConfig.from_dict(
         {"run": uri, "model": {"base": base}, "data": {"train": ["/data/chat.jsonl"]}, "lora": {"r": 8}}
     )
-    about = {"digest": "d", "prepared": "p", "base": {}, "base_source": base, "tokenizer_source": base, "version": "0", "trajectory": {}}
+    about = {"digest": "d", "prepared": "p", "base": {}, "base_source": base, "tokenizer_source": base}
+    about |= {"version": "0", "trajectory": {}}
     (run / "run.json").write_bytes(RunRecord(config=config.to_dict(), **about).dump())
     made = {"step": 1, "attempt": 1, "commit": None, "evaluations": [], "base": base, "created": "", "versions": {}}
     result = Result(folder="final/0001", files=files, kind=kind, chat=True, **made)

@@ -36,7 +36,8 @@ run: {tmp_path}/run
 model: {{base: {tmp_path}/base}}
 data: {{train: [{tmp_path}/chat.jsonl], eval: 0.3, max_length: 64}}
 lora: null
-train: {{max_steps: 120, global_batch_size: 8, learning_rate: 3e-3, lr_scheduler_type: constant, logging_steps: 1, eval_steps: 10}}
+train: {{max_steps: 120, global_batch_size: 8, learning_rate: 3e-3, lr_scheduler_type: constant,
+        logging_steps: 1, eval_steps: 10}}
 checkpoint: {{every: 15m, keep: 1}}
 parallel: {{device: cpu}}
 """,
