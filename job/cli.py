@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from job import __version__
-from job.errors import ConfigError, ExitCode, JobError
+from job.errors import ConfigError, ExitCode, JobError, no_space
+from job.rundir import home
 
 if TYPE_CHECKING:
     from job.config import RunConfig
@@ -111,10 +112,17 @@ def main() -> None:
         sys.exit(ExitCode.STOPPED)
     except click.ClickException as error:
         _fail(ConfigError(error.format_message()))
-    except Exception as error:  # a bug of ours: all of it, then the one line that schedulers and people look for
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-        _fail(JobError(f"{type(error).__name__}: {error}"))
+    except OSError as error:
+        _fail(no_space(error, home()) or _bug(error))
+    except Exception as error:
+        _fail(_bug(error))
+
+
+def _bug(error: Exception) -> JobError:
+    """All of it, then the one line that schedulers and people look for."""
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
+    return JobError(f"{type(error).__name__}: {error}")
 
 
 def _fail(error: JobError) -> None:

@@ -1,5 +1,6 @@
 """What can go wrong, and the exit code each cause leaves with."""
 
+import errno
 from enum import IntEnum
 
 
@@ -85,3 +86,10 @@ def error_for(code: int, message: str) -> JobError:
         if kind.exit_code == code:
             return kind(message)
     return RankCrashed(message)
+
+
+def no_space(error: BaseException, where: object) -> HardwareError | None:
+    """What a full disk is called, whoever met it; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return HardwareError(f"no space left on the filesystem of {error.filename or where}; free some, or use another")

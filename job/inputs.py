@@ -4,23 +4,29 @@ Nothing here writes to the run folder: bad data leave it as it was. Rows that an
 they are; then the raw data are neither pulled nor hashed again.
 """
 
+import importlib.util
 import json
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from job.config import DataSource, RunConfig
-from job.errors import DataError, JobError, RankCrashed, Stopped, error_for
+from job.errors import ConfigError, DataError, ExitCode, HardwareError, JobError, RankCrashed, Stopped, error_for
 from job.fits import check_fit
 from job.host.launcher import start
 from job.host.preemption import Stop
 from job.rundir import EventReader, Prepare, RunDir
 from job.storage.checkpoints import download_files
+from job.storage.model_files import CONFIG, module_names, read_json
 from job.storage.pull import Pull, Pulled, PulledFile, pull_data, pull_tokenizer, pull_weights
 from job.storage.records import PreparedRecord, RunRecord
 from job.storage.store import ObjectStore
 
 POLL_SECONDS = 0.05
+ROOM_BYTES = 64 << 20
 
 
 class Listener(Protocol):
@@ -45,36 +51,79 @@ def gather(
 ) -> Inputs:
     """Fill `run.tokenizer`, `run.prepared` and `run.base`; `record` is the run's, once it has begun.
 
-    Raises: DataError, StorageError, HardwareError (no space), Stopped.
+    Raises: DataError, ConfigError, StorageError, HardwareError (no space), Stopped.
     """
+    check_installed(config)
+    check_room(run)
     pull = pull_for(config, stop, listener)
     base_source = record.base_source if record else config.model.base
     tokenizer_source = record.tokenizer_source if record else config.model.tokenizer or base_source
-    tokenizer = pull_tokenizer(tokenizer_source, run.tokenizer, pull, config.model.trust_remote_code)
+    tokenizer = _pull_tokenizer(config, tokenizer_source, run, pull)
     _in_place(run, tokenizer, "tokenizer")
     if record is None:
         _prepare(config, run, pull, stop, listener)
     else:
         _reuse(record.prepared, store, run)
-    weights = pull_weights(base_source, run.base, pull, config.model.trust_remote_code)
+    weights = _pull_weights(config, base_source, run, pull)
     _in_place(run, weights, "base")
     if record is not None:
         _same_base(record, weights)
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     check_fit(summary, run.base / "config.json", base_source, tokenizer_source)
+    check_lora_targets(config, run, listener)
     return Inputs(summary["fingerprint"], weights.files, weights.source, tokenizer.source, summary["chat"])
 
 
 def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listener) -> None:
     """`sft-job pull`: tokenizer, data and weights into this machine's cache; `run` is only where they are linked."""
     pull = pull_for(config, stop, listener)
-    pull_tokenizer(config.model.tokenizer or config.model.base, run.tokenizer, pull, config.model.trust_remote_code)
+    _pull_tokenizer(config, config.model.tokenizer or config.model.base, run, pull)
     _pull_data(config, run, pull)
-    pull_weights(config.model.base, run.base, pull, config.model.trust_remote_code)
+    _pull_weights(config, config.model.base, run, pull)
+
+
+def check_installed(config: RunConfig) -> None:
+    """Before anything is pulled: is the optimizer asked for installed? Raises: ConfigError."""
+    if config.train.optim == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "train.optim adamw_8bit needs bitsandbytes: pip install 'sft-job[bnb]', or set train.optim: adamw"
+        )
+
+
+def check_room(run: RunDir) -> None:
+    """Room for what passes between the processes, whatever is read in place. Raises: HardwareError."""
+    free = shutil.disk_usage(run.path).free
+    if free < ROOM_BYTES:
+        raise HardwareError(
+            f"a run needs {ROOM_BYTES >> 20} MB free below {run.path.parent} even if nothing is pulled, "
+            f"{free >> 20} MB are; free some, or set SFT_JOB_HOME to a larger disk"
+        )
 
 
 def pull_for(config: RunConfig, stop: Stop, listener: Listener) -> Pull:
     return Pull(buckets=config.storage, progress=listener.pulling, stopped=stop.requested, notice=listener.message)
+
+
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    """Data errors say which field of the config named the data."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+def _pull_tokenizer(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
+    with _field("model.tokenizer" if config.model.tokenizer else "model.base"):
+        pulled = pull_tokenizer(source, run.tokenizer, pull, config.model.trust_remote_code)
+        if CONFIG in pulled.files:  # a tokenizer is found by it: its readers would name our copy of it
+            read_json(pulled.path / CONFIG, f"{pulled.source}/{CONFIG}")
+        return pulled
+
+
+def _pull_weights(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
+    with _field("model.base"):
+        return pull_weights(source, run.base, pull, config.model.trust_remote_code)
 
 
 def _in_place(run: RunDir, pulled: Pulled, name: str) -> None:
@@ -85,11 +134,15 @@ def _in_place(run: RunDir, pulled: Pulled, name: str) -> None:
 
 
 def _pull_data(config: RunConfig, run: RunDir, pull: Pull) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    train = [_described(source, file) for source in config.data.train for file in pull_data(source.uri, run.data, pull)]
+    with _field("data.train"):
+        train = [
+            _described(source, file) for source in config.data.train for file in pull_data(source.uri, run.data, pull)
+        ]
     if not isinstance(config.data.eval, str):
         return train, []
     plain = DataSource(uri=config.data.eval)
-    return train, [_described(plain, file) for file in pull_data(config.data.eval, run.data, pull)]
+    with _field("data.eval"):
+        return train, [_described(plain, file) for file in pull_data(config.data.eval, run.data, pull)]
 
 
 def _described(source: DataSource, file: PulledFile) -> dict[str, object]:
@@ -128,6 +181,10 @@ def _prepare(config: RunConfig, run: RunDir, pull: Pull, stop: Stop, listener: L
 def _preparation_error(run: RunDir, code: int) -> JobError:
     if left := run.read_error(0):
         return error_for(*left)
+    if code == ExitCode.HARDWARE:  # a full disk takes no message either
+        return HardwareError(
+            f"no space left on the filesystem of {run.path}; free some, or set SFT_JOB_HOME to another"
+        )
     return RankCrashed(f"preparation left with code {code} and no message")
 
 
@@ -146,3 +203,28 @@ def _same_base(record: RunRecord, weights: Pulled) -> None:
             raise DataError(
                 f"{weights.source}/{name} changed since this run began; restore it, or begin anew in another run folder"
             )
+
+
+def check_lora_targets(config: RunConfig, run: RunDir, listener: Listener) -> None:
+    """Listed targets are looked for among the weights' names: the rank would find out only after the claim.
+
+    Patterns are left to the rank, and so are models with experts, whose layers are renamed when they are loaded.
+    Raises: ConfigError when no target is there; one of several is only told.
+    """
+    if config.lora is None or isinstance(config.lora.target_modules, str):
+        return
+    modules = module_names(run.base)
+    if not modules or any("expert" in name for name in modules):
+        return
+    lost = [
+        target
+        for target in config.lora.target_modules
+        if not any(name == target or name.endswith(f".{target}") for name in modules)
+    ]
+    if not lost:
+        return
+    there = ", ".join(sorted({name.rpartition(".")[2] for name in modules if "emb" not in name}))
+    text = f"lora.target_modules: {config.model.base} has no {' and no '.join(lost)}; there are {there}"
+    if len(lost) == len(config.lora.target_modules):
+        raise ConfigError(text)
+    listener.message(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from job.config import RunConfig
-from job.errors import Stopped
+from job.errors import DataError, Stopped
 from job.rundir import EventWriter, Prepare, RunDir
 from job.training.dataset import Summary
 from job.training.fingerprint import fingerprint
@@ -24,6 +24,7 @@ from job.training.rows import Source, lines
 from job.training.tokenizer import chat_template_text, leave_torch_out, load_tokenizer
 
 EVENT_SECONDS = 0.5
+SHOWN_FILES = 3
 SOURCE_OPTIONS = ("format", "columns", "loss")
 
 
@@ -54,6 +55,11 @@ def _write(
     data = config.data
     train, evaluation = (_sources(listed, config.to_dict()["data"]) for listed in (request.train, request.eval))
     rows, eval_rows = (sum(1 for source in sources for _ in lines(source)) for sources in (train, evaluation))
+    for name, sources, count in (("train", train, rows), ("eval", evaluation, eval_rows)):
+        if sources and not count:
+            more = ", ..." if len(sources) > SHOWN_FILES else ""
+            named = ", ".join(source.uri for source in sources[:SHOWN_FILES])
+            raise DataError(f"data.{name}: no row to use: {named}{more} holds no line")
     gates = Gates(data.max_length, data.overlong)
     with ExitStack() as files:
         work = Preparation(tokenizer, data.append_eos, gates, _progress(run, rows + eval_rows, files))

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from job.errors import no_space
+
 STEP_PREFIX = "step-"
 
 
@@ -18,9 +20,12 @@ def home() -> Path:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Readers see the old file or the whole new one."""
+    """Readers see the old file or the whole new one. Raises: HardwareError where the disk is full."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    try:
+        partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise no_space(error, path.parent) or error from error
     partial.replace(path)
 
 

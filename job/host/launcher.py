@@ -70,7 +70,7 @@ def start(
 def rank_environment(topology: Topology, rank: int, port: int) -> dict[str, str]:
     """torchrun's contract, which accelerate and DeepSpeed read. A single rank gets none of it: it is to open no
     process group."""
-    threads = max(1, (os.cpu_count() or 1) // topology.world_size)
+    threads = max(1, _usable_cores() // topology.world_size)
     common = {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "TOKENIZERS_PARALLELISM": "false",
@@ -87,6 +87,11 @@ def rank_environment(topology: Topology, rank: int, port: int) -> dict[str, str]
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def _usable_cores() -> int:
+    """A scheduler often grants fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def inherited() -> dict[str, str]:

@@ -80,3 +80,17 @@ def check_safetensors(path: Path, uri: str) -> None:
         raise DataError(f"{uri} is truncated: it should be {whole} bytes and is {size}")
     if size > whole:
         raise DataError(f"{uri} is damaged: it should be {whole} bytes and is {size}")
+
+
+def module_names(folder: Path) -> set[str]:
+    """The modules whose weight is a matrix, by their dotted names in the folder's safetensors files."""
+    names = set()
+    for path in folder.glob("*.safetensors"):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(min(struct.unpack("<Q", file.read(8))[0], HEADER_LIMIT_BYTES)))
+            matrices = [name for name, tensor in header.items() if len(tensor.get("shape", ())) == 2]
+        except (OSError, ValueError, RecursionError, struct.error, AttributeError, TypeError):
+            continue  # not one of the model's, which were checked: a stray file beside them
+        names |= {name.removesuffix(".weight") for name in matrices if name.endswith(".weight")}
+    return names

@@ -10,7 +10,7 @@ B = TypeVar("B")
 POLL_SECONDS = 0.1
 
 
-class Abandoned(Exception):  # noqa: N818 - it is no error
+class Abandoned(Exception):
     """Raised inside work whose result nobody waits for any more."""
 
 

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from job.errors import ExitCode, JobError
+from job.errors import ExitCode, JobError, no_space
 from job.rundir import RunDir
 
 PARENT_VARIABLE = "SFT_JOB_PARENT_PID"
@@ -31,6 +31,8 @@ def leave(run: RunDir, rank: int, story: Callable[[], None]) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return _left(run, rank, error.exit_code, str(error))
     except BaseException as error:
+        if full := no_space(error, run.path):
+            return _left(run, rank, full.exit_code, str(full))
         traceback.print_exc()
         first_line = (str(error).strip() or "no message").splitlines()[0]
         return _left(run, rank, ExitCode.CRASHED, f"{type(error).__name__}: {first_line}")
@@ -40,6 +42,6 @@ def leave(run: RunDir, rank: int, story: Callable[[], None]) -> int:
 def _left(run: RunDir, rank: int, code: ExitCode, message: str) -> int:
     try:
         run.write_error(rank, code, message)
-    except OSError as error:  # where the disk is full, the code has to do
+    except (OSError, JobError) as error:  # where the disk is full, the code has to do
         print(f"the cause could not be written to {run.error(rank)}: {error}", file=sys.stderr, flush=True)
     return int(code)

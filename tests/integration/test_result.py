@@ -185,7 +185,7 @@ def test_no_file_of_the_run_folder_is_a_pickle(made: Made, kind: str) -> None:
     for file in files:
         allowed = OF_WANDB if file.relative_to(run).parts[0] == "wandb" else PLAIN
         if file == run / PROBE:
-            assert file.read_bytes().isalpha()
+            assert file.stat().st_size <= 16  # a few random bytes
             continue
         assert file.suffix in allowed or file.name.startswith("events.out.tfevents."), file
         start = file.read_bytes()[:2]

@@ -22,6 +22,21 @@ IDS = {"id": "abc123", "project": "stories"}
 ROWS = with_figures([{"prompt": "微调测试", "generation": "我学会了"}])
 
 
+class Ours:
+    """This process's descendants but those of other tests, the S3 server of the session for instance."""
+
+    def __init__(self) -> None:
+        self._others = set(psutil.Process().children(recursive=True))
+
+    def children(self, recursive: bool = False) -> list[psutil.Process]:
+        return [child for child in psutil.Process().children(recursive) if child not in self._others]
+
+
+@pytest.fixture
+def ours() -> Ours:
+    return Ours()
+
+
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
@@ -36,7 +51,7 @@ def _history(folder: Path) -> Iterator[dict[str, Any]]:
     return history(path)
 
 
-def test_offline_all_rows_are_recorded_under_our_id_and_step(tmp_path: Path) -> None:
+def test_offline_all_rows_are_recorded_under_our_id_and_step(tmp_path: Path, ours: Ours) -> None:
     said: list[str] = []
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -54,7 +69,7 @@ def test_offline_all_rows_are_recorded_under_our_id_and_step(tmp_path: Path) -> 
     assert "WANDB_SERVICE" not in os.environ
     assert {kind: signal.getsignal(kind) for kind in before} == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
-    assert psutil.Process().children(recursive=True) == []
+    assert ours.children(recursive=True) == []
 
 
 def test_without_credentials_the_run_is_kept_offline_and_says_so(
@@ -69,14 +84,14 @@ def test_without_credentials_the_run_is_kept_offline_and_says_so(
     assert len(said) == 1 and "kept offline" in said[0]
 
 
-def test_a_dead_feed_is_a_failure_at_the_next_row_and_its_end_is_silent(tmp_path: Path) -> None:
+def test_a_dead_feed_is_a_failure_at_the_next_row_and_its_end_is_silent(tmp_path: Path, ours: Ours) -> None:
     tracker = Wandb(IDS, "first", {}, tmp_path, lambda text: None)
-    (feed,) = psutil.Process().children()
+    (feed,) = ours.children()
     feed.kill()
     with pytest.raises(RuntimeError, match="process ended"):
         _until_raised(tracker)
     tracker.close("failed")
-    assert psutil.Process().children(recursive=True) == []
+    assert ours.children(recursive=True) == []
 
 
 def _until_raised(tracker: Wandb) -> None:
@@ -85,11 +100,13 @@ def _until_raised(tracker: Wandb) -> None:
         tracker.log(1, {"train/loss": 2.0})
 
 
-def test_a_feed_that_hangs_is_ended_with_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feed_that_hangs_is_ended_with_its_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Ours
+) -> None:
     monkeypatch.setattr("job.report.wandb.LEAVE_SECONDS", 0.2)
     said: list[str] = []
     tracker = Wandb(IDS, "first", {}, tmp_path, said.append)
-    family = _family(psutil.Process(), "wandb-core")
+    family = _family(ours, "wandb-core")
     family[0].suspend()
     tracker.close("stopped")
     assert said == ["wandb: not everything was sent in time"]
@@ -113,7 +130,7 @@ def test_nothing_of_it_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     _gone(family)
 
 
-def _family(parent: psutil.Process, last: str) -> list[psutil.Process]:
+def _family(parent: psutil.Process | Ours, last: str) -> list[psutil.Process]:
     """All descendants, once the one whose name is `last` is among them."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

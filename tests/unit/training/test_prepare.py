@@ -120,7 +120,7 @@ def test_bad_rows_are_named_by_file_and_line_up_to_five_then_counted(ready: Read
 
 @pytest.mark.parametrize("data", [b"", b"\n \r\n"])
 def test_an_empty_data_set_is_refused(ready: Ready, data: bytes) -> None:
-    assert failure(ready(data)) == "data.train: no row to use: the data are empty"
+    assert failure(ready(data)) == "data.train: no row to use: s3://data/chat.jsonl holds no line"
 
 
 def test_missing_columns_are_named_with_those_that_are_there(ready: Ready) -> None:

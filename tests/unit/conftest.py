@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from job.storage import identity
 from job.storage.folder import FolderStore
 from job.storage.memory import MemoryStore
 from job.storage.s3 import S3Store
@@ -19,3 +20,9 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         return FolderStore(tmp_path / "store")
     bucket: Bucket = request.getfixturevalue("s3")
     return S3Store(f"{bucket.uri}/runs/one")
+
+
+@pytest.fixture(autouse=True)
+def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in identity.SCHEDULER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
