@@ -127,6 +127,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("SFT_JOB_HOME", str(tmp_path / "home"))
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
+    # the client reads the variable once, when it is imported: perhaps by an earlier test
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "PATIENT_SECONDS", 0.0)
     monkeypatch.setattr(hub, "SHORT_SECONDS", 0.0)
     yield served
