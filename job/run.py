@@ -9,7 +9,7 @@ import time
 from rich.console import Console
 
 from job import __version__
-from job.config import RunConfig
+from job.config import RunConfig, trajectory_digest
 from job.errors import ExitCode, JobError, Stopped
 from job.host.launcher import Ended, Ranks
 from job.host.preemption import Stop
@@ -77,11 +77,14 @@ def node(config: RunConfig, stop: Stop, local: RunDir, report: Report, take_over
     machine = topology(config)
     config = settle(config, record, machine)
     check_trackers(config)
-    if not take_over:
-        ensure_idle(store, stop.requested)
+    over = None if take_over else ensure_idle(store, stop.requested)
     inputs = gather(config, record, store, local, stop, report)
     refuse_to_begin(stop)
-    owner = claim(store, config.to_dict(), __version__, take_over=take_over, stopped=stop.requested)
+    owner = claim(store, config.to_dict(), __version__, take_over=take_over, stopped=stop.requested, over=over)
+    if not owner.conditional:
+        report.message(
+            f"{store.uri} has no conditional PUT: two jobs that start at the same moment are told apart only afterwards"
+        )
     attempt(config, store, owner, inputs, machine, local, stop, report)
 
 
@@ -106,7 +109,6 @@ def attempt(
     code, reason = ExitCode.DONE, "done"
     try:
         with Heartbeat(store, owner) as heart:
-            record = begin(config, store, owner, inputs, local)
             resumed = restore(store, owner.attempt, local.resume, report.message)
             report.begin(store, owner.attempt, owner.nonce, resumed[1].step if resumed else None, local.path)
             report.message(opening(owner, resumed))
@@ -116,11 +118,13 @@ def attempt(
                 config.to_dict(),
                 owner.attempt,
                 owner.nonce,
-                record.base_source,
+                inputs.base_source,
                 resumed[1].step if resumed else None,
                 evaluations,
             ).write(local)
-            source = Provenance(record.digest, record.prepared, machine.world_size, machine.strategy, versions())
+            source = Provenance(
+                trajectory_digest(config), inputs.fingerprint, machine.world_size, machine.strategy, versions()
+            )
             committer = Committer(
                 store,
                 owner,
@@ -130,6 +134,8 @@ def attempt(
                 config.checkpoint.keep,
                 config.best.step_of,
                 report.message,
+                needs_best=config.best.final == "best",
+                before_first=lambda: begin(config, store, owner, inputs, local),
             )
             refuse_to_begin(stop)
             ended = follow(local, machine, stop, heart, committer, report)

@@ -1,4 +1,7 @@
-"""What makes a folder a run: `run.json`, written once, with every field that decides the trajectory."""
+"""What makes a folder a run: `run.json`, written before the first commit, with every field that decides the trajectory.
+
+Not before: a mistake that only the ranks find (a LoRA pattern that matches no module) is corrected in the same folder.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

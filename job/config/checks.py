@@ -49,6 +49,12 @@ def _training(config: "RunConfig") -> Iterator[Mistake]:
     if config.parallel.strategy == "single" and config.parallel.nproc_per_node not in ("auto", 1):
         text = f"single is one rank, and nproc_per_node is {config.parallel.nproc_per_node}; write ddp or auto"
         yield Mistake(("parallel", "strategy"), text, also=(("parallel", "nproc_per_node"),))
+    limit = config.max_time_seconds
+    if limit is not None and limit <= config.grace_seconds:
+        text = (
+            f"{config.max_time} is over before a stop, which takes grace ({config.grace_seconds:.0f}s); make it longer"
+        )
+        yield Mistake(("max_time",), text, also=(("grace",),))
 
 
 def _places(config: "RunConfig") -> Iterator[Mistake]:

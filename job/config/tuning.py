@@ -85,8 +85,10 @@ class BestConfig(Section):
     final: Annotated[Literal["last", "best"], Choice()] = Field("last", description="Which weights become the result.")
 
     def step_of(self, evaluations: Sequence[Mapping[str, Any]]) -> int | None:
-        """The step of the best evaluation (the first of equals); None where there is none with the metric."""
-        scored = [(done[self.metric], done["step"]) for done in evaluations if self.metric in done]
+        """The step of the best evaluation (the first of equals); None where none has the metric as a finite number."""
+        scored = [
+            (done[self.metric], done["step"]) for done in evaluations if math.isfinite(done.get(self.metric, math.nan))
+        ]
         if not scored:
             return None
         sign = 1 if self.mode == "min" else -1

@@ -23,7 +23,7 @@ from job.report.tensorboard import TensorBoard
 from job.report.trackers import DONE_SECONDS, LEAVE_SECONDS, Tracker, evaluation_scalars, step_scalars, tracker_ids
 from job.report.uploads import Uploads
 from job.report.wandb import Wandb
-from job.report.wording import metrics_line, sample_line, spoken_bytes, spoken_seconds, step_name
+from job.report.wording import counted, metrics_line, sample_line, spoken_bytes, spoken_seconds, step_name
 from job.storage.store import ObjectStore
 
 _SHOWN_SAMPLES = 4
@@ -73,13 +73,13 @@ class Report:
 
     def _preparing(self, event: Mapping[str, Any]) -> None:
         done, total = event["done"], event["total"]
-        self._work("preparing", done, total, f"{done:,} of {total:,} rows", f"{total:,} rows")
+        self._work("preparing", done, total, f"{done:,} of {counted(total, 'row')}", counted(total, "row"))
 
     def _training(self, event: Mapping[str, Any]) -> None:
         self._steps = event["steps"]
         self._display.work(_STARTING, 1, 1, "")
         self.message(
-            f"training {event['steps']:,} steps from step {event['step']:,}: {event['rows']:,} rows, "
+            f"training {counted(event['steps'], 'step')} from step {event['step']:,}: {counted(event['rows'], 'row')}, "
             f"{event['parameters']:,} of {event['all_parameters']:,} parameters in fp32, "
             f"computing in {event['computing']} on {event['ranks']} x {event['device']}, {event['layout']}"
         )
@@ -121,7 +121,7 @@ class Report:
 
     def starting(self, ranks: int) -> None:
         """The ranks were started; until their training event they import and load."""
-        self._display.work(_STARTING, 0, None, f"{ranks} rank{'s' if ranks > 1 else ''}: importing, loading the model")
+        self._display.work(_STARTING, 0, None, f"{counted(ranks, 'rank')}: importing, loading the model")
 
     def committed(self, step: int, seconds: float, size_bytes: int) -> None:
         """A checkpoint's record is written: `seconds` it took, `size_bytes` it uploaded."""

@@ -6,6 +6,11 @@ from typing import Any
 from rich.text import Text
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def spoken_seconds(seconds: float) -> str:
     """A duration with one or two units: `8s`, `12m`, `3h 05m`, `2d 04h`."""
     whole = max(0, round(seconds))

@@ -121,18 +121,21 @@ def claim(
     *,
     take_over: bool,
     stopped: Callable[[], bool],
+    over: Owner | None = None,
     watch_seconds: float = WATCH_SECONDS,
     poll_seconds: float = 1.0,
 ) -> Owner:
     """Take the number after that of the attempt that was seen to be over. Taken meanwhile: look at its owner first.
 
+    `over`: what an earlier `ensure_idle` returned; while it is still the newest it is not watched again.
     Raises: Busy unless `take_over`; Stopped.
     """
     nonce, conditional = secrets.token_hex(6), has_conditional_put(store)
     taken: Owner | None = None  # by somebody; a shared filesystem's listing may lag behind
     while True:
-        if take_over:
-            before = max([*attempts(store), *([taken] if taken else [])], default=None)
+        newest = max([*attempts(store), *([taken] if taken else [])], default=None)
+        if take_over or newest == over:
+            before = newest
         else:
             before = ensure_idle(store, stopped, watch_seconds, poll_seconds, taken)
         number = before.attempt + 1 if before else 1

@@ -30,7 +30,7 @@ class Committer:
     """`offer` and `take` are for one thread, the supervisor's.
 
     `needs_best`: the result will be made of the best evaluation's commit, so that one is never left out: no later
-    commit may name a best step that nobody can go back to.
+    commit may name a best step that nobody can go back to. `before_first` is called once, before the first commit.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Committer:
         best_step: Callable[[Evaluations], int | None],
         say: Callable[[str], None],
         needs_best: bool = False,
+        before_first: Callable[[], object] = lambda: None,
     ) -> None:
         self._store, self._owner, self._source, self._keep = store, owner, source, keep
         self._best_step, self._say, self._needs_best = best_step, say, needs_best
@@ -52,7 +53,8 @@ class Committer:
         self._offered: set[int] = set()
         self._waiting: list[tuple[int, Path]] = []  # oldest first
         self._put_off: tuple[int, Path] | None = None  # the best, which could not be committed yet
-        self._busy = self._swept = self._warned = False
+        self._before_first = before_first
+        self._busy = self._begun = self._swept = self._warned = False
         self._done: list[Committed] = []
         self.last_error: JobError | None = None  # of the newest snapshot that was tried
         self._fenced: Fenced | None = None
@@ -134,6 +136,9 @@ class Committer:
         begun = time.monotonic()
         if self._put_off is not None and self._best_of((step, folder)) == self._put_off[0]:
             raise StorageError(f"step {self._put_off[0]}, the best so far, has to be committed first")
+        if not self._begun:
+            self._before_first()
+            self._begun = True
         size = sum(file.stat().st_size for file in folder.iterdir())
         evaluations = _evaluations(folder)
         key = commit(self._store, self._owner, folder, step, self.parent, evaluations, self._source)

@@ -133,7 +133,7 @@ class Conductor:
             snapshot = capture(step, self.trainer.model, self.trainer.own_optimizer, self.evaluations)
             if new_best:
                 write(Snapshot(step, snapshot.trainable, {}, []), self._run.best)
-            self._writer.put(snapshot)
+            self._writer.put(snapshot, needed=new_best)
         self._snapshot_step, self._last_snapshot = step, time.monotonic()
         self._events.write("snapshot", step=step, blocked_seconds=round(time.monotonic() - begun, 4))
 

@@ -169,6 +169,13 @@ def test_the_best_evaluation_is_the_first_of_equals() -> None:
     assert config().best.step_of(evaluations) == 4
     assert config(best__mode="max").best.step_of(evaluations) == 2
     assert config().best.step_of([]) is None
+    diverged = [{"step": 1, "eval_loss": float("nan")}, {"step": 2, "eval_loss": 1.0}]
+    assert config().best.step_of(diverged) == 2
+
+
+def test_an_attempt_that_would_stop_as_soon_as_it_began_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_time: 20s is over before a stop"):
+        config(max_time="20s", grace="30s")
 
 
 def test_a_config_survives_its_json(load: Load) -> None:
