@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from job.config import RunConfig
 from job.config.checks import disagreements
+from job.errors import ConfigError
 
 Load = Callable[..., RunConfig]
 Refusal = Callable[..., list[str]]
@@ -174,7 +175,7 @@ def test_the_best_evaluation_is_the_first_of_equals() -> None:
 
 
 def test_an_attempt_that_would_stop_as_soon_as_it_began_is_refused() -> None:
-    with pytest.raises(ValidationError, match="max_time: 20s is over before a stop"):
+    with pytest.raises(ConfigError, match="max_time: 20s is over before a stop"):
         config(max_time="20s", grace="30s")
 
 
