@@ -78,7 +78,7 @@ def ask(request: Request) -> list[str]:
 def _dtype(precision: str, device: str) -> Any:
     import torch
 
-    able = device == "cuda" and torch.cuda.is_bf16_supported()
+    able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and device == "cuda" and not able:
         raise HardwareError("this GPU does not compute in bf16; ask with --device cpu")
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and able) else torch.float32

@@ -36,6 +36,9 @@ def run(run: str, sets: tuple[str, ...], take_over: bool) -> None:
 
     The same command again goes on from the last commit; there is no resume flag.
     """
+    from job.host.preemption import hold_stop_signals
+
+    hold_stop_signals()
     config = _config(run, sets)
     from job import run as story
     from job.report.progress import stderr_console

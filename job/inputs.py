@@ -163,7 +163,8 @@ def _prepare(config: RunConfig, run: RunDir, pull: Pull, stop: Stop, listener: L
         while process.poll() is None:
             listener.handle(events.read())
             if stop.requested():
-                run.request_stop(stop.reason or "stop")
+                if run.stop_requested() is None:
+                    run.request_stop(stop.reason or "stop")
                 if stop.seconds_left < stop.grace_seconds / 2:
                     raise Stopped(f"stopped by {stop.reason} while preparing; nothing was committed yet")
             time.sleep(POLL_SECONDS)

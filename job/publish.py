@@ -26,12 +26,16 @@ def publish(
     """Raises: Fenced when a newer attempt owns the run; StorageError."""
     check_fence(store, owner)
     folder = f"final/{owner.name}"
+    best = config.best.step_of(committer.evaluations)
+    step = best if config.best.final == "best" and best is not None else committer.last_step
     result = Result(
         folder=folder,
         files=[],
         kind="adapter" if config.lora else "full",
         chat=inputs.chat,
-        step=committer.last_step,
+        step=step,
+        steps=committer.last_step,
+        best=next((done for done in committer.evaluations if done["step"] == best), None),
         attempt=owner.attempt,
         commit=committer.parent,
         evaluations=committer.evaluations,

@@ -32,6 +32,7 @@ from job.workspace import workspace
 POLL_SECONDS = 0.1
 FLUSH_SECONDS = 10.0
 UPLOAD_SHARE = 0.4  # of the grace period is kept for uploading what the ranks leave
+LEAVE_SECONDS = 2.0  # of the grace period is left for the end record and the report
 LOG_TAIL_LINES = 30
 
 
@@ -39,11 +40,11 @@ def pull(config: RunConfig, console: Console) -> None:
     """Fill this machine's cache; the run folder is not touched."""
     stop = Stop(config.grace_seconds).listen()
     report = Report(config, console)
-    try:
-        with workspace() as local:
+    with workspace() as local:
+        try:
             pull_everything(config, local, stop, report)
-    finally:
-        report.close("done")
+        finally:
+            report.close("stopped" if stop.requested() else "done")
 
 
 def run(config: RunConfig, console: Console, take_over: bool = False) -> None:
@@ -67,7 +68,7 @@ def run(config: RunConfig, console: Console, take_over: bool = False) -> None:
 
 def node(config: RunConfig, stop: Stop, local: RunDir, report: Report, take_over: bool) -> None:
     """What needs no claim first: a mistake in config, data or base model leaves the run folder as it was."""
-    store = open_store(config.run, config.storage)
+    store = open_store(config.run, config.storage, stopped=stop.requested)
     if (finished := read_result(store)) is not None:
         report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
         return
@@ -107,10 +108,12 @@ def attempt(
     """One attempt, from its claim to its end record."""
     committer: Committer | None = None
     code, reason = ExitCode.DONE, "done"
+    # What is written on the way out has the whole grace period; what is read on the way in stops with the request.
+    lasting = open_store(config.run, config.storage, stopped=lambda: stop.seconds_left < LEAVE_SECONDS)
     try:
-        with Heartbeat(store, owner) as heart:
+        with Heartbeat(lasting, owner) as heart:
             resumed = restore(store, owner.attempt, local.resume, report.message)
-            report.begin(store, owner.attempt, owner.nonce, resumed[1].step if resumed else None, local.path)
+            report.begin(lasting, owner.attempt, owner.nonce, resumed[1].step if resumed else None, local.path)
             report.message(opening(owner, resumed))
             evaluations = resumed[1].evaluations if resumed else []
             fetch_best(store, config.best.step_of(evaluations), local.best, wanted=config.best.final == "best")
@@ -126,7 +129,7 @@ def attempt(
                 trajectory_digest(config), inputs.fingerprint, machine.world_size, machine.strategy, versions()
             )
             committer = Committer(
-                store,
+                lasting,
                 owner,
                 source,
                 resumed[0] if resumed else None,
@@ -135,12 +138,12 @@ def attempt(
                 config.best.step_of,
                 report.message,
                 needs_best=config.best.final == "best",
-                before_first=lambda: begin(config, store, owner, inputs, local),
+                before_first=lambda: begin(config, lasting, owner, inputs, local),
             )
             refuse_to_begin(stop)
             ended = follow(local, machine, stop, heart, committer, report)
             conclude(ended, committer, stop, local, report)
-            publish(config, store, owner, inputs, local, committer, report)
+            publish(config, lasting, owner, inputs, local, committer, report)
     except JobError as error:
         code, reason = error.exit_code, str(error)
         raise
@@ -149,7 +152,7 @@ def attempt(
         raise
     finally:
         if code != ExitCode.FENCED:
-            end(store, owner, code, reason, committer, report)
+            end(lasting, owner, code, reason, committer, report)
 
 
 def follow(
@@ -191,14 +194,15 @@ def conclude(ended: Ended, committer: Committer, stop: Stop, local: RunDir, repo
     Raises: the first failing rank's error; Stopped; StorageError when the last snapshot could not be committed.
     """
     committer.offer(local.whole_snapshots())
-    in_time = committer.drain(None if ended.code == ExitCode.DONE else max(0.0, min(stop.seconds_left, 900.0)))
+    while not (in_time := committer.drain(POLL_SECONDS)) and stop.seconds_left > LEAVE_SECONDS:
+        continue
     tell(committer, report)
     last = f"the last commit is {committer.parent}" if committer.parent else "nothing was committed yet"
     if ended.error is not None:
         for line in log_tail(local):
             report.message(line)
         raise ended.error
-    if ended.code == ExitCode.STOPPED:
+    if ended.code == ExitCode.STOPPED or not in_time:
         late = "" if in_time else "; the upload under way was not finished"
         raise Stopped(f"stopped by {stop.reason}; {last}{late}; run the same command again to go on")
     if committer.last_error is not None:

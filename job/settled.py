@@ -25,7 +25,8 @@ def load(run_or_yaml: str, sets: Sequence[str] = ()) -> RunConfig:
     record = read_run(open_store(run_or_yaml))
     if record is None:
         raise ConfigError(f"{run_or_yaml} is neither a .yaml file nor a run folder with a run.json")
-    return with_sets(RunConfig.from_dict(record.config), sets)
+    # The folder may have been moved, or its path been relative to another working directory.
+    return with_sets(RunConfig.from_dict(record.config).replace({"run": run_or_yaml}), sets)
 
 
 def settle(config: RunConfig, record: RunRecord | None, machine: Topology) -> RunConfig:

@@ -11,18 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from job.rundir import EventWriter, RunDir, Spec
 from job.training.process import bind_to_parent, leave
+from job.training.unused import leave_out_unused
 
 if __name__ == "__main__":
     bind_to_parent()  # before the imports below, which take seconds: a rank never outlives its supervisor
+    leave_out_unused(RunDir(Path(sys.argv[1])))
 
 import torch
-import torch.distributed as dist
 from trl import SFTConfig
 
 from job.config import RunConfig
 from job.errors import ConfigError, HardwareError, OutOfMemory, Stopped
-from job.rundir import EventWriter, RunDir, Spec
 from job.training.batches import Schedule
 from job.training.conductor import Conductor, Samples
 from job.training.dataset import PreparedRows
@@ -41,6 +42,16 @@ def train(run: RunDir, rank: int) -> None:
     """Raises: every JobError a rank can cause; Stopped when it left on request."""
     spec = Spec.read(run)
     config = RunConfig.from_dict(spec.config)
+    try:
+        train_as_told(run, rank, spec, config)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"out of GPU memory with a token budget of {config.token_budget:,}: set train.token_budget lower, "
+            f"down to data.max_length ({config.data.max_length:,}), or data.max_length itself, or take a larger GPU"
+        ) from error
+
+
+def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None:
     events = EventWriter(run.events if rank == 0 else Path(os.devnull))
     device = chosen_device()
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
@@ -55,7 +66,7 @@ def train(run: RunDir, rank: int) -> None:
     dtype = compute_dtype(config, device.type)
     arguments = trainer_arguments(run, config, schedule, device, dtype)  # starts the process group on several ranks
     model.to(device)
-    padded = not keeps_documents_apart(model, device)
+    padded = not keeps_documents_apart(model, device, dtype)
     at = Layout(rank, int(os.environ.get("WORLD_SIZE", "1")), config.token_budget, padded, device)
 
     def sample(stopped: Callable[[], bool]) -> Samples:
@@ -76,22 +87,17 @@ def train(run: RunDir, rank: int) -> None:
 
     conductor = Conductor(run, spec, config, schedule, rank, events, evaluation, sample)
     resume = None if spec.resume_step is None else (spec.resume_step, run.resume)
-    trainer = Trainer(model, tokenizer, arguments, rows, schedule, at, conductor, resume)
+    try:
+        trainer = Trainer(model, tokenizer, arguments, rows, schedule, at, conductor, resume)
+    except ValueError as error:  # what TRL refuses to train, an adapter on the head for instance
+        raise ConfigError(f"TRL refuses this run: {str(error).splitlines()[0]}") from error
     conductor.trainer = trainer
     announce(events, model, rows, schedule, at, dtype, spec.resume_step or 0)
-    try:
-        trainer.train(resume_from_checkpoint=trainer.resume_folder())
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"out of GPU memory with a token budget of {at.token_budget}: set train.token_budget lower "
-            f"(not below data.max_length {config.data.max_length}), or train.gradient_checkpointing: true"
-        ) from error
+    trainer.train(resume_from_checkpoint=trainer.resume_folder())
     conductor.finish()
     if conductor.stopped:
         raise Stopped(f"stopped on request ({run.stop_requested()})")
     publish(run, spec, config, conductor, model, tokenizer, summary, rank)
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def chosen_device() -> torch.device:
@@ -113,11 +119,6 @@ def trainer_arguments(
 ) -> SFTConfig:
     """Every argument whose default could change the run is set here; what we do ourselves is switched off."""
     train = config.train
-    if train.optim == "adamw_8bit":
-        try:
-            import bitsandbytes  # noqa: F401
-        except ImportError as error:
-            raise ConfigError("train.optim adamw_8bit needs bitsandbytes: pip install 'sft-job[bnb]'") from error
     checkpointing = train.gradient_checkpointing
     return SFTConfig(
         output_dir=str(run.path / "trainer"),

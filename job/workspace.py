@@ -5,6 +5,7 @@ import errno
 import fcntl
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -47,15 +48,24 @@ def _make(root: Path) -> tuple[RunDir, IO[str]]:
                     _delete_orphan(entry)
         run = RunDir(root / secrets.token_hex(6)).make()
         lock = (run.path / LOCK).open("w")
+        lock.write(_boot())
+        lock.flush()
         _locked(lock, wait=True)
         return run, lock
 
 
 def _delete_orphan(folder: Path) -> None:
-    """Unless its supervisor lives, or lived where nobody can tell."""
-    with contextlib.suppress(OSError), (folder / LOCK).open("w") as lock:
-        if _locked(lock, wait=False):
+    """Unless its supervisor lives, or lived on another machine: some shared filesystems keep locks to themselves."""
+    with contextlib.suppress(OSError), (folder / LOCK).open("r+") as lock:
+        if lock.read() == _boot() and _locked(lock, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
 
 
 def _locked(file: IO[str], wait: bool) -> bool:

@@ -22,6 +22,10 @@ class HookedStore:
         self.uri, self.inner, self.before, self.after = inner.uri, inner, before, after
         self.listing: Callable[[str, list[Entry]], list[Entry]] = lambda prefix, entries: entries
 
+    @property
+    def conditional(self) -> bool:
+        return self.inner.conditional
+
     def get(self, key: str) -> bytes:
         self.before("get", key)
         data = self.inner.get(key)

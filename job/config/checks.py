@@ -49,6 +49,9 @@ def _training(config: "RunConfig") -> Iterator[Mistake]:
     if config.parallel.strategy == "single" and config.parallel.nproc_per_node not in ("auto", 1):
         text = f"single is one rank, and nproc_per_node is {config.parallel.nproc_per_node}; write ddp or auto"
         yield Mistake(("parallel", "strategy"), text, also=(("parallel", "nproc_per_node"),))
+    if config.lora is not None and "lm_head" in config.lora.target_modules:
+        text = "an adapter on lm_head would never be trained; leave it out, or name it in lora.modules_to_save"
+        yield Mistake(("lora", "target_modules"), text)
     limit = config.max_time_seconds
     if limit is not None and limit <= config.grace_seconds:
         text = (

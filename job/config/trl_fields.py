@@ -130,8 +130,7 @@ def _refusal(
 
 
 class _Fields:
-    """The field names of a dataclass and its bases in files of an installed package; empty where they are not "
-    "found."""
+    """The field names of a dataclass and its bases in files of an installed package; empty where they are not found."""
 
     def __init__(self, *files: tuple[str, str, tuple[str, ...]]) -> None:
         self._files = files

@@ -77,8 +77,9 @@ def rank_environment(topology: Topology, rank: int, port: int) -> dict[str, str]
         "HF_HUB_OFFLINE": "1",  # everything was pulled before: a rank that calls a hub is a bug
         "SFT_JOB_DEVICE": topology.device,
     }
-    if topology.strategy == "single":
-        return common
+    if topology.strategy == "single":  # with more GPUs in sight the Trainer would turn to DataParallel
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        return common | ({"CUDA_VISIBLE_DEVICES": first} if topology.device == "cuda" else {})
     return common | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

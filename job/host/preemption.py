@@ -7,6 +7,11 @@ from types import FrameType
 from job.host.launcher import STOP_SIGNALS
 
 
+def hold_stop_signals() -> None:
+    """Until somebody listens: a stop that comes while the config is read is heard then, and is no crash."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
 class Stop:
     """The one stop request of a supervisor. The first reason counts; further signals change nothing."""
 
@@ -19,6 +24,7 @@ class Stop:
     def listen(self) -> "Stop":
         for number in STOP_SIGNALS:
             signal.signal(number, self._received)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return self
 
     def _received(self, number: int, frame: FrameType | None) -> None:

@@ -50,15 +50,16 @@ def _scheduler_list(environment: Mapping[str, str]) -> str | None:
 def promised_gpus(environment: dict[str, str] | None = None) -> bool:
     """Did the scheduler grant GPUs to this job? Then training on the CPU would be a silent failure."""
     env = os.environ if environment is None else environment
-    return any(
-        env.get(name, "").strip() not in ("", "0", "-1", "NoDevFiles")
-        for name in ("SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
-    )
+    none = ("", "-1", "NoDevFiles")
+    listed = (env.get(name, "").strip() not in none for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"))  # 0: the first
+    return any(listed) or env.get("SLURM_GPUS_ON_NODE", "").strip() not in (*none, "0")
 
 
 def computes_bf16() -> bool:
-    """Whether every GPU is of a generation with bf16 arithmetic; assumed where the driver's tool does not say."""
+    """Whether every visible GPU is of a generation with bf16; assumed where the driver's tool does not say."""
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        query += ["-i", visible]
     try:
         said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
         return all(float(capability) >= BF16_CAPABILITY for capability in said)

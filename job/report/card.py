@@ -11,7 +11,7 @@ from job.report.wording import numbers, spoken_value
 def model_card(config: RunConfig, result: Mapping[str, Any]) -> str:
     """Markdown with the front matter that model hubs read.
 
-    Of `result` these are used where they are there: `step`, `rows` (trained), `trained_tokens`,
+    Of `result` these are used where they are there: `steps`, `rows` (trained), `trained_tokens`,
     `chat` (whether it answers turns of a chat),
     `evaluations` (each {"step": n, "eval_loss": x, ...}, oldest first),
     `best` (one of them), and `versions` (library -> version).
@@ -65,7 +65,7 @@ def _hyperparameters(config: RunConfig, result: Mapping[str, Any]) -> dict[str, 
     rows |= {"max_length": config.data.max_length}
     if config.lora is not None:
         rows |= {f"lora {name}": value for name, value in config.lora.model_dump(mode="json").items()}
-    return rows | ({"steps": result["step"]} if "step" in result else {})
+    return rows | ({"steps": result["steps"]} if "steps" in result else {})
 
 
 def _evaluations(config: RunConfig, result: Mapping[str, Any]) -> str:

@@ -59,7 +59,8 @@ def has_conditional_put(store: ObjectStore) -> bool:
 
     Always under the same key, so that nothing has to be deleted: not everyone who may write may do that.
     """
-    return not all(store.put_if_absent(PROBE, secrets.token_bytes(8)) for _ in range(2))
+    overwrote = all(store.put_if_absent(PROBE, secrets.token_bytes(8)) for _ in range(2))
+    return store.conditional and not overwrote  # others refuse the header, and their store object has learned it
 
 
 def ensure_idle(

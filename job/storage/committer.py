@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.errors import Fenced, JobError, StorageError
+from job.errors import ConfigError, Fenced, JobError, StorageError
 from job.storage.attempts import Owner
 from job.storage.checkpoints import Provenance, commit, step_of
 from job.storage.pruning import prune
@@ -57,15 +57,15 @@ class Committer:
         self._busy = self._begun = self._swept = self._warned = False
         self._done: list[Committed] = []
         self.last_error: JobError | None = None  # of the newest snapshot that was tried
-        self._fenced: Fenced | None = None
+        self._fatal: JobError | None = None
         self._changed = threading.Condition()
         threading.Thread(target=self._work, daemon=True, name="committer").start()
 
     def offer(self, snapshots: Sequence[tuple[int, Path]]) -> None:
-        """Whole snapshots, oldest first. Raises: Fenced when a commit met a newer attempt."""
+        """Whole snapshots, oldest first. Raises: Fenced when a commit met a newer attempt, ConfigError another run."""
         with self._changed:
-            if self._fenced is not None:
-                raise self._fenced
+            if self._fatal is not None:
+                raise self._fatal
             new = [(step, folder) for step, folder in snapshots if step not in self._offered]
             if not new:
                 return
@@ -86,13 +86,13 @@ class Committer:
             return done
 
     def drain(self, timeout_seconds: float | None) -> bool:
-        """Wait until nothing waits or uploads; False when the time was not enough. Raises: Fenced."""
+        """Wait until nothing waits or uploads; False when the time was not enough. Raises as `offer`."""
         with self._changed:
             whole = self._changed.wait_for(
-                lambda: (not self._waiting and not self._busy) or self._fenced is not None, timeout_seconds
+                lambda: (not self._waiting and not self._busy) or self._fatal is not None, timeout_seconds
             )
-            if self._fenced is not None:
-                raise self._fenced
+            if self._fatal is not None:
+                raise self._fatal
             return whole
 
     @property
@@ -104,16 +104,16 @@ class Committer:
         return self._best_step(_evaluations(snapshot[1])) if self._needs_best else None
 
     def _work(self) -> None:
-        while self._fenced is None:
+        while self._fatal is None:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 snapshot, self._busy = self._waiting.pop(0), True
             error = self._try(*snapshot)
             with self._changed:
                 self.last_error, self._busy = error, False
-                if isinstance(error, Fenced):
-                    self._fenced = error
-                if isinstance(error, StorageError) and self._best_of(snapshot) == snapshot[0]:
+                if isinstance(error, Fenced | ConfigError):  # neither is better at the next snapshot
+                    self._fatal = error
+                if error is not None and self._best_of(snapshot) == snapshot[0]:
                     self._put_off = snapshot
                 else:
                     shutil.rmtree(snapshot[1], ignore_errors=True)

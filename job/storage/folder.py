@@ -19,6 +19,7 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self.uri = str(self._root)
+        self.conditional = True  # by exclusive links
 
     def get(self, key: str) -> bytes:
         path = self._path(key)

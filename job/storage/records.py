@@ -47,7 +47,7 @@ class FileRecord(Record):
 
 
 class RunRecord(Record):
-    """`run.json`: what this run is. Written once, before the first step."""
+    """`run.json`: what this run is. Written once, before the first commit."""
 
     config: dict[str, Any]
     trajectory: dict[str, Any]  # the fields that decide the trajectory, by dotted path
@@ -113,9 +113,11 @@ class Result(Record):
     files: list[FileRecord]
     kind: str  # "adapter" | "full"
     chat: bool
-    step: int
+    step: int  # of the published weights
+    steps: int  # that the run took
+    best: dict[str, Any] | None  # evaluation
     attempt: int
-    commit: str | None
+    commit: str | None  # the newest
     evaluations: list[dict[str, Any]]
     base: str
     created: str

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from job.errors import Stopped
 from job.storage.store import Counted, Entry, ObjectStore, Progress, Transient
 
 LONGEST_PAUSE_SECONDS = 30.0
@@ -16,7 +17,10 @@ T = TypeVar("T")
 
 
 class RetryingStore:
-    """The same interface. Only Transient errors are retried; each call has `give_up_after_seconds` of its own."""
+    """The same interface. Only Transient errors are retried; each call has `give_up_after_seconds` of its own.
+
+    Once `stopped()` is true, transfers and waits between tries raise Stopped; small calls that need no wait still work.
+    """
 
     def __init__(
         self,
@@ -24,8 +28,10 @@ class RetryingStore:
         give_up_after_seconds: float = 900,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.uri = inner.uri
+        self._stopped = stopped
         self._inner = inner
         self._give_up_after_seconds = give_up_after_seconds
         self._sleep, self._clock = sleep, clock
@@ -49,15 +55,28 @@ class RetryingStore:
         self._retrying(lambda: self._inner.delete(keys))
 
     def download(self, key: str, path: Path, progress: Progress | None = None, expect: Entry | None = None) -> Entry:
-        counted = Counted(progress)
+        counted = Counted(self._heeding(progress))
         return self._retrying(lambda: self._inner.download(key, path, counted, expect), counted)
 
     def upload(self, path: Path, key: str, progress: Progress | None = None) -> None:
-        counted = Counted(progress)
+        counted = Counted(self._heeding(progress))
         self._retrying(lambda: self._inner.upload(path, key, counted), counted)
+
+    @property
+    def conditional(self) -> bool:
+        return self._inner.conditional
 
     def local_path(self, key: str) -> Path | None:
         return self._inner.local_path(key)
+
+    def _heeding(self, progress: Progress | None) -> Progress:
+        def heed(count: int) -> None:
+            if self._stopped():
+                raise Stopped(f"stopped in the middle of a transfer with {self.uri}")
+            if progress is not None:
+                progress(count)
+
+        return heed
 
     def _retrying(self, call: Callable[[], T], counted: Counted | None = None) -> T:
         start, tries = self._clock(), 0
@@ -78,11 +97,11 @@ class RetryingStore:
                 self._sleep_with_signs_of_life(pause, counted)
 
     def _sleep_with_signs_of_life(self, seconds: float, counted: Counted | None) -> None:
-        """A stop that is raised by `progress` is heard while waiting."""
-        if counted is None:
-            return self._sleep(seconds)
+        """A stop, by `stopped` or raised by `progress`, is heard while waiting."""
         while seconds > 0:
+            if self._stopped():
+                raise Stopped(f"stopped while waiting for {self.uri}, which does not answer")
             self._sleep(min(1.0, seconds))
             seconds -= 1.0
-            counted(0)
-        return None
+            if counted:
+                counted(0)

@@ -15,7 +15,7 @@ from job.storage.s3_client import encryption, make_clients
 from job.storage.s3_errors import Damaged, missing_bucket, s3_errors, status_of
 from job.storage.store import BucketOptions, Counted, Entry, NotFound, Progress, Transient, check_expected
 
-ATTEMPTS = 8
+ATTEMPTS = 3  # botocore's own, deaf to a stop; RetryingStore goes on from there
 DELETE_AT_ONCE = 1000  # what DeleteObjects takes
 MD5_UP_TO_BYTES = 64 << 20  # MD5 runs at a twentieth of the CRC's speed
 UPLOAD_PART_BYTES = 32 << 20
@@ -43,7 +43,7 @@ class S3Store:
         self._give_up_after_seconds = give_up_after_seconds
         self._encryption = encryption(options)
         self._checksum = {"ChecksumAlgorithm": "CRC64NVME"}
-        self._conditional = True
+        self.conditional = True
 
     def get(self, key: str) -> bytes:
         damage = ""
@@ -65,7 +65,7 @@ class S3Store:
         self._write(key, data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        if not self._conditional:
+        if not self.conditional:
             return self._put_if_not_seen(key, data)
         try:
             self._write(key, data, IfNoneMatch="*")
@@ -77,7 +77,7 @@ class S3Store:
             if not _unknown(error):
                 raise
         written = self._put_if_not_seen(key, data)
-        self._conditional = False
+        self.conditional = False
         _log.warning(
             "%s knows no conditional writes: two writers of one record in %s can miss each other",
             self._endpoint,

@@ -60,6 +60,10 @@ class ObjectStore(Protocol):
     uri: str
     """"s3://bucket/prefix" or an absolute path, without a slash at its end."""
 
+    @property
+    def conditional(self) -> bool:
+        """False once the store has turned out to know no conditional writes."""
+
     def get(self, key: str) -> bytes:
         """The content. Raises NotFound."""
 
@@ -117,11 +121,15 @@ NO_OPTIONS: Mapping[str, BucketOptions] = MappingProxyType({})
 
 
 def open_store(
-    uri: str, buckets: Mapping[str, BucketOptions] = NO_OPTIONS, give_up_after_seconds: float = 900
+    uri: str,
+    buckets: Mapping[str, BucketOptions] = NO_OPTIONS,
+    give_up_after_seconds: float = 900,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> ObjectStore:
     """The store at an S3 URI, a path, or memory://NAME (shared by name within this process), behind retries.
 
-    `buckets`: options by bucket name. Raises ConfigError for other URIs, StorageError for a missing profile.
+    `buckets`: options by bucket name. `stopped` is polled between tries; once it is true the next wait raises Stopped.
+    Raises ConfigError for other URIs, StorageError for a missing profile.
     """
     from job.storage.retry import RetryingStore
 
@@ -129,12 +137,13 @@ def open_store(
     if not separator:
         from job.storage.folder import FolderStore
 
-        return RetryingStore(FolderStore(_absolute(uri)), give_up_after_seconds)
+        return RetryingStore(FolderStore(_absolute(uri)), give_up_after_seconds, stopped=stopped)
     if scheme == "s3":
         from job.storage.s3 import S3Store
 
         options = buckets.get(rest.partition("/")[0])
-        return RetryingStore(S3Store(uri, options, give_up_after_seconds), give_up_after_seconds)
+        inner = S3Store(uri, options, give_up_after_seconds)
+        return RetryingStore(inner, give_up_after_seconds, stopped=stopped)
     if scheme == "memory":
         from job.storage.memory import MemoryStore
 

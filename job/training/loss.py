@@ -23,6 +23,7 @@ class MicroBatch:
 
     inputs: dict[str, torch.Tensor]
     targets: torch.Tensor  # the token each position must predict, same shape as input_ids; -100: none
+    kept: torch.Tensor | None  # of a single row: the positions that predict a trained token, at least one
 
 
 def masked_row(row: Row) -> Row:
@@ -35,12 +36,14 @@ def micro_batch(rows: Sequence[Row], padded: bool, device: torch.device) -> Micr
     """Lay rows end to end with restarting position ids, or pad them on the right."""
     shifted = [np.append(labels[1:], np.int32(MASKED)) for _, labels in rows]
     if not padded:
+        whole = np.concatenate(shifted)
         return MicroBatch(
             {
                 "input_ids": _tensor(np.concatenate([ids for ids, _ in rows])[None, :], device),
                 "position_ids": _tensor(np.concatenate([np.arange(len(ids)) for ids, _ in rows])[None, :], device),
             },
-            _tensor(np.concatenate(shifted)[None, :], device),
+            _tensor(whole[None, :], device),
+            _tensor(_kept(whole), device),
         )
     longest = max(len(ids) for ids, _ in rows)
     ids = np.zeros((len(rows), longest), np.int64)
@@ -51,8 +54,16 @@ def micro_batch(rows: Sequence[Row], padded: bool, device: torch.device) -> Micr
         mask[at, : len(tokens)] = 1
         targets[at, : len(tokens)] = shifted[at]
     return MicroBatch(
-        {"input_ids": _tensor(ids, device), "attention_mask": _tensor(mask, device)}, _tensor(targets, device)
+        {"input_ids": _tensor(ids, device), "attention_mask": _tensor(mask, device)},
+        _tensor(targets, device),
+        _tensor(_kept(targets[0]), device) if len(rows) == 1 else None,
     )
+
+
+def _kept(targets: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Found out here, where the numbers are: on the GPU it would wait for the device at each micro-batch."""
+    found = np.flatnonzero(targets != MASKED)
+    return found if len(found) else np.zeros(1, np.int64)
 
 
 def _tensor(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -67,12 +78,9 @@ def summed_loss(model: Any, batch: MicroBatch, skip_untrained: bool) -> torch.Te
     """
     targets = batch.targets
     inputs = dict(batch.inputs)
-    if skip_untrained and targets.shape[0] == 1:
-        kept = (targets[0] != MASKED).nonzero()[:, 0]
-        if kept.numel() == 0:
-            kept = kept.new_zeros(1)
-        inputs["logits_to_keep"] = kept
-        targets = targets[:, kept]
+    if skip_untrained and batch.kept is not None:
+        inputs["logits_to_keep"] = batch.kept
+        targets = targets[:, batch.kept]
     logits = model(**inputs, use_cache=False).logits
     return F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=MASKED, reduction="sum"

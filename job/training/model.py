@@ -17,9 +17,10 @@ PROBE_TOLERANCE = 0.05  # of the largest logit: far above rounding in bf16, far 
 
 def compute_dtype(config: RunConfig, device: str) -> torch.dtype:
     """bf16 or fp32, as the supervisor settled it. Raises: ConfigError where the GPU does not compute bf16."""
-    if config.model.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+    wants = config.model.precision == "bf16"
+    if wants and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("this run computes in bf16, but this GPU cannot; use a newer GPU, or a new run in fp32")
-    return torch.bfloat16 if config.model.precision == "bf16" else torch.float32
+    return torch.bfloat16 if wants else torch.float32
 
 
 def load_model(path: Path, config: RunConfig, device: str) -> Any:
@@ -84,7 +85,7 @@ def accepts(model: Any, argument: str) -> bool:
 
 
 @torch.no_grad()
-def keeps_documents_apart(model: Any, device: torch.device) -> bool:
+def keeps_documents_apart(model: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> bool:
     """Whether documents laid end to end, told apart only by restarting position ids, stay blind to each other.
 
     Another first document must not change one bit of the second's logits, and these must be (nearly) those of the
@@ -102,7 +103,8 @@ def keeps_documents_apart(model: Any, device: torch.device) -> bool:
         positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3]], device=device)
 
         def logits(tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = model(input_ids=tokens, position_ids=at, use_cache=False).logits
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):  # as in training
+                found: torch.Tensor = model(input_ids=tokens, position_ids=at, use_cache=False).logits
             return found[0, -4:].float()
 
         beside_one, beside_other = logits(ids, positions), logits(other, positions)

@@ -92,7 +92,17 @@ def finished_run(run: Path, uri: str, tuned: Path, kind: str, base: str) -> Path
     about = {"digest": "d", "prepared": "p", "base": {}, "base_source": base, "tokenizer_source": base}
     about |= {"version": "0", "trajectory": {}}
     (run / "run.json").write_bytes(RunRecord(config=config.to_dict(), **about).dump())
-    made = {"step": 1, "attempt": 1, "commit": None, "evaluations": [], "base": base, "created": "", "versions": {}}
+    made = {
+        "step": 1,
+        "steps": 1,
+        "best": None,
+        "attempt": 1,
+        "commit": None,
+        "evaluations": [],
+        "base": base,
+        "created": "",
+        "versions": {},
+    }
     result = Result(folder="final/0001", files=files, kind=kind, chat=True, **made)
     (run / "final" / "result.json").write_bytes(result.dump())
     return run
@@ -163,7 +173,7 @@ def test_a_result_that_names_files_outside_its_folder_is_refused(run: Path, home
     result = json.loads(path.read_text())
     result["files"][0]["name"] = "../../run.json"
     path.write_text(json.dumps(result))
-    with pytest.raises(DataError, match="outside the result's folder"):
+    with pytest.raises(DataError, match="stays below its folder"):
         answer(str(run), QUESTION)
 
 

@@ -182,6 +182,11 @@ def test_a_run_folder_can_be_given_in_place_of_its_config(local: RunDir, tmp_pat
     assert load(place, ["train.seed=9"]).train.seed == 9
 
 
+def test_a_run_folder_that_was_moved_is_run_where_it_is_now(local: RunDir, tmp_path: Path) -> None:
+    begun(open_store(str(tmp_path / "now")), local, of=config("before"))
+    assert load(str(tmp_path / "now")).run == str(tmp_path / "now")
+
+
 def test_a_folder_without_a_run_is_refused_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"neither a .yaml file nor a run folder"):
         load(str(tmp_path / "none"))

@@ -266,3 +266,11 @@ def test_a_killed_supervisor_takes_its_ranks_with_it_at_once(run: RunDir) -> Non
         supervisor.kill()
         supervisor.wait()
     wait_until(lambda: not marked(run))
+
+
+def test_a_single_rank_sees_one_gpu_and_opens_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    environment = rank_environment(Topology("cuda", 1, "single"), 0, 1234)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "3"
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"} & environment.keys()
+    assert "CUDA_VISIBLE_DEVICES" not in rank_environment(Topology("cpu", 1, "single"), 0, 1234)

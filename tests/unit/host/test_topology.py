@@ -61,6 +61,7 @@ def test_cudas_own_list_comes_before_amds(tmp_path: Path) -> None:
         ({"SLURM_GPUS_ON_NODE": "2"}, True),
         ({"SLURM_GPUS_ON_NODE": "0"}, False),
         ({"SLURM_JOB_GPUS": "0,1"}, True),
+        ({"SLURM_STEP_GPUS": "0"}, True),
         ({"SLURM_STEP_GPUS": ""}, False),
         ({"SLURM_JOB_GPUS": "NoDevFiles"}, False),
     ],

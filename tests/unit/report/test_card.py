@@ -7,7 +7,7 @@ from job.config import RunConfig
 from job.report.card import model_card
 
 RESULT = {
-    "step": 30,
+    "steps": 30,
     "rows": 930,
     "trained_tokens": 123456,
     "evaluations": [{"step": 20, "eval_loss": 1.1}, {"step": 30, "eval_loss": 1.25}],

@@ -13,9 +13,10 @@ from job.storage.attempts import Owner, attempts, check_fence, claim, has_condit
 from job.storage.heartbeat import Heartbeat
 from job.storage.memory import MemoryStore
 from job.storage.records import AttemptRecord
-from job.storage.store import ObjectStore
+from job.storage.store import ObjectStore, open_store
 from tests.claiming import in_threads, record, take, wait_until
 from tests.hooked_store import HookedStore
+from tests.servers import Bucket, Fault, FaultyProxy
 
 # ---- claims
 
@@ -185,3 +186,8 @@ def test_the_tenthousandth_attempt_is_newer_than_the_one_before() -> None:
     assert take(store, take_over=True).attempt == 10000
     with pytest.raises(Fenced):
         check_fence(store, Owner(9999, "0" * 12))
+
+
+def test_a_store_that_refuses_conditional_writes_is_found_out(faulty: FaultyProxy, s3: Bucket) -> None:
+    faulty.faults.append(Fault("status", match=r"(?s)^PUT .*if-none-match: \*", status=501, code="NotImplemented"))
+    assert not has_conditional_put(open_store(s3.uri))

@@ -1,5 +1,6 @@
 """Patience: passing faults are tried again until time is up, everything else is said at once."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,11 @@ class Flaky(MemoryStore):
     def __init__(self, *errors: Exception) -> None:
         super().__init__("flaky")
         self.errors, self.calls = list(errors), 0
+        self.clock, self.times = Clock(), list[float]()
 
     def get(self, key: str) -> bytes:
         self.calls += 1
+        self.times.append(self.clock())
         if self.errors:
             raise self.errors.pop(0)
         return super().get(key)
@@ -52,10 +55,30 @@ def retrying(inner: Flaky, seconds: float = 900) -> tuple[RetryingStore, Clock]:
 
 
 def test_passing_faults_are_tried_again_with_growing_pauses() -> None:
-    store, clock = retrying(Flaky(*[Unreachable("away")] * 6))
+    inner = Flaky(*[Unreachable("away")] * 6)
+    store, inner.clock = retrying(inner)
     assert store.get("k") == b"12345"
-    assert len(clock.pauses) == 6
-    assert clock.pauses[0] < 1 < 8 <= clock.pauses[5] <= 30
+    pauses = [after - before for before, after in pairwise(inner.times)]
+    assert len(pauses) == 6
+    assert pauses[0] < 1 < 8 <= pauses[5] <= 30
+
+
+def test_a_stop_is_heard_within_a_second_of_waiting() -> None:
+    clock = Clock()
+    inner = Flaky(*[Unreachable("away")] * 1000)
+    store = RetryingStore(inner, 900, sleep=clock.sleep, clock=clock, stopped=lambda: clock.now >= 20)
+    with pytest.raises(Stopped, match="stopped while waiting for memory://flaky"):
+        store.get("k")
+    assert 20 <= clock.now <= 21
+
+
+def test_a_stop_ends_a_transfer_where_it_is(tmp_path: Path) -> None:
+    inner = Flaky()
+    inner.put("k", b"12345")
+    store = RetryingStore(inner, 900, stopped=lambda: True)
+    with pytest.raises(Stopped, match="in the middle of a transfer"):
+        store.download("k", tmp_path / "k")
+    assert not (tmp_path / "k").exists()
 
 
 @pytest.mark.parametrize("error", [StorageError("403"), NotFound("no"), Stopped("stop"), ValueError("bug")])

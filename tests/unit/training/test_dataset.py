@@ -68,7 +68,7 @@ def test_a_file_that_was_never_closed_or_is_cut_is_a_data_error(path: Path) -> N
 
 def test_the_summary_comes_back(tmp_path: Path) -> None:
     summary = Summary(
-        "ab" * 32, ["messages"], 3, 0, 6, 3, 3, {"overlong": 1}, 0, ["一行"], [107, 1], [1, 1], 10, True, "{{ x }}"
+        "ab" * 32, ["messages"], 3, 0, 6, 3, 3, 107, {"overlong": 1}, 0, ["一行"], [107, 1], [1, 1], 10, True, "{{ x }}"
     )
     summary.write(tmp_path / "summary.json")
     assert Summary.read(tmp_path / "summary.json") == summary

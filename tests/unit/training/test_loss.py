@@ -190,9 +190,15 @@ def test_the_probe_reads_a_model_as_it_is_trained_and_leaves_it_so() -> None:
     assert keeps_documents_apart(build("llama", "sdpa").to(torch.bfloat16), CPU)
 
 
+def test_the_probe_computes_as_training_does_where_a_bf16_base_has_modules_in_fp32() -> None:
+    model = build("llama", "sdpa").to(torch.bfloat16)
+    model.lm_head.float()  # as an adapter's modules_to_save are
+    assert keeps_documents_apart(model, CPU, torch.bfloat16)
+
+
 def test_an_attention_mask_of_ones_would_join_documents_and_this_measure_sees_it() -> None:
     batch = prompt_then_document()
-    joined = MicroBatch({**batch.inputs, "attention_mask": torch.ones_like(batch.targets)}, batch.targets)
+    joined = MicroBatch({**batch.inputs, "attention_mask": torch.ones_like(batch.targets)}, batch.targets, batch.kept)
     assert contamination(build("llama", "sdpa"), joined, slice(0, 20)) > 0.0
 
 
