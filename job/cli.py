@@ -108,6 +108,9 @@ def main() -> None:
         cli.main(prog_name="sft-job", standalone_mode=False)
     except JobError as error:
         _fail(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        _fail(ConfigError("no verb was given"))
     except click.UsageError as error:
         hint = f" (try '{error.ctx.command_path} --help')" if error.ctx else ""
         _fail(ConfigError(f"{error.format_message()}{hint}"))

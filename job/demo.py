@@ -60,7 +60,7 @@ def demo(folder: Path | None) -> None:
     store = open_store(str(run.absolute()))
     if not commit_keys(store):
         heading(say, "Tuning it, until the machine is taken away")
-        note(say, "a third of the way in, this demo sends SIGTERM, as a scheduler does when it preempts a job")
+        note(say, "at a commit in the middle this demo sends SIGTERM, as a scheduler does when it preempts a job")
         typed(say, line("run", config))
         code, _ = command(["job", "run", config], stop, preempt=lambda: far_enough(store))
         note(say, "left with exit code 75: run me again" if code else "it was done before it could be preempted")

@@ -69,12 +69,12 @@ def run(config: RunConfig, console: Console, take_over: bool = False) -> None:
 def node(config: RunConfig, stop: Stop, local: RunDir, report: Report, take_over: bool) -> None:
     """What needs no claim first: a mistake in config, data or base model leaves the run folder as it was."""
     store = open_store(config.run, config.storage, stopped=stop.requested)
-    if (finished := read_result(store)) is not None:
-        report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
-        return
     record = read_run(store)
     if record is not None:
         refuse_another_run(config, record)
+    if (finished := read_result(store)) is not None:
+        report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
+        return
     machine = topology(config)
     config = settle(config, record, machine)
     check_trackers(config)

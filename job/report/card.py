@@ -49,7 +49,7 @@ def _data(config: RunConfig, result: Mapping[str, Any]) -> str:
     lines = [f"- `{source.uri}`" for source in config.data.train]
     held_out = config.data.eval
     if isinstance(held_out, float):
-        lines.append(f"- of these, {held_out:.0%} held out for evaluation (seed {config.train.seed})")
+        lines.append(f"- of these, {100 * held_out:.3g}% held out for evaluation (seed {config.train.seed})")
     elif held_out is not None:
         lines.append(f"- evaluation: `{held_out}`")
     amounts = [(result.get("rows"), "rows"), (result.get("trained_tokens"), "trained tokens")]
@@ -60,7 +60,14 @@ def _data(config: RunConfig, result: Mapping[str, Any]) -> str:
 def _hyperparameters(config: RunConfig, result: Mapping[str, Any]) -> dict[str, Any]:
     train = config.train.model_dump(mode="json")
     train["learning_rate"] = config.learning_rate
-    hidden = ("eval_steps", "logging_steps", "token_budget", "gradient_checkpointing")  # these change no weight
+    hidden: tuple[str, ...] = (
+        "eval_steps",
+        "logging_steps",
+        "token_budget",
+        "gradient_checkpointing",
+    )  # these change no weight
+    if config.train.max_steps is not None:
+        hidden += ("epochs",)  # not what ended the run
     rows = {name: value for name, value in train.items() if name not in hidden and value is not None}
     rows |= {"max_length": config.data.max_length}
     if config.lora is not None:

@@ -73,7 +73,7 @@ class Report:
 
     def _preparing(self, event: Mapping[str, Any]) -> None:
         done, total = event["done"], event["total"]
-        self._work("preparing", done, total, f"{done:,} of {counted(total, 'row')}", counted(total, "row"))
+        self._work("reading", done, total, f"{done:,} of {counted(total, 'row')}", counted(total, "row"))
 
     def _training(self, event: Mapping[str, Any]) -> None:
         self._steps = event["steps"]

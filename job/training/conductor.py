@@ -109,6 +109,10 @@ class Conductor:
                 return True
             self._show_samples(step)
         new_best = self._new_best(best_before)
+        if self._patience_spent():
+            best = self._config.best
+            text = f"no better {best.metric} in {best.patience} evaluations, the best is step {self._best_step()}'s"
+            self._events.write("log", message=f"step {step}/{self._schedule.steps}  ends the run: {text}")
         ends = step >= self._schedule.steps or self._patience_spent()
         if boundary.checkpoint or ends or new_best:
             self._take_snapshot(step, new_best)

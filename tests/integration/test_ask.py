@@ -41,6 +41,8 @@ assert "torch" not in sys.modules
 sys.exit(code)
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:

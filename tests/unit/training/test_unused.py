@@ -51,6 +51,7 @@ print(*(name for name in ("wandb", "bitsandbytes", "deepspeed") if sys.modules.g
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optim", "imported"), [("adamw", []), ("adamw_8bit", ["bitsandbytes"])])
 def test_the_libraries_take_them_for_not_installed(tmp_path: Path, optim: str, imported: list[str]) -> None:
     command = [sys.executable, "-c", PROGRAM, str(attempt(tmp_path, optim).path)]
