@@ -233,6 +233,7 @@ def test_every_stop_signal_to_the_whole_process_group_commits_and_leaves_with_75
 
 def test_a_changed_config_is_refused_field_by_field(in_folder: Place) -> None:
     in_folder.finish("settled", train__max_steps=2)
+    in_folder.finish("settled", code=ExitCode.CONFIG, train__max_steps=3)
     (Path(in_folder.root) / "runs" / "settled" / "final" / "result.json").unlink()
     refused = in_folder.finish("settled", code=ExitCode.CONFIG, train__max_steps=3)
     assert "train.max_steps: 3 here, 2 in run.json" in refused.said().splitlines()[-1]
