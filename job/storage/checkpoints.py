@@ -16,8 +16,6 @@ from job.storage.attempts import Owner, check_fence, now
 from job.storage.records import COMMIT_KEY, Commit, FileRecord
 from job.storage.store import NotFound, ObjectStore
 
-BLOCK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class Provenance:
@@ -31,11 +29,8 @@ class Provenance:
 
 
 def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def upload_folder(store: ObjectStore, folder: Path, prefix: str) -> list[FileRecord]:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from job.errors import DataError
 
-RUN, RESULT, TRACKERS = "run.json", "final/result.json", "trackers.json"
+RUN, RESULT = "run.json", "final/result.json"
 ATTEMPT_KEY = re.compile(r"attempts/(\d{4,})(?:-([0-9a-f]{12}))?\.json")
 COMMIT_KEY = re.compile(r"commits/(\d{4,})-(\d{8,})(?:-([0-9a-f]{12}))?\.json")
 

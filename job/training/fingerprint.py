@@ -20,7 +20,6 @@ TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.json",
 )
-BLOCK_BYTES = 1 << 20
 
 
 def fingerprint(
@@ -54,8 +53,5 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
