@@ -31,7 +31,8 @@ def cli() -> None:
 @click.argument("run")
 @SETS
 @click.option("--take-over", is_flag=True, help="Claim the run even if another job seems to be running it.")
-def run(run: str, sets: tuple[str, ...], take_over: bool) -> None:
+@click.option("--try-again", is_flag=True, help="Run even though the last attempts all died without a new commit.")
+def run(run: str, sets: tuple[str, ...], take_over: bool, try_again: bool) -> None:
     """Finish RUN (a RUN.yaml or a run folder), or leave it further along.
 
     The same command again goes on from the last commit; there is no resume flag.
@@ -43,7 +44,7 @@ def run(run: str, sets: tuple[str, ...], take_over: bool) -> None:
     from job import run as story
     from job.report.progress import stderr_console
 
-    story.run(config, stderr_console(), take_over)
+    story.run(config, stderr_console(), take_over, try_again)
 
 
 @cli.command()

@@ -38,6 +38,10 @@ class DataError(JobError):
     exit_code = ExitCode.DATA
 
 
+class NotFinite(DataError):
+    """The loss or gradient of a step is NaN or infinite."""
+
+
 class HardwareError(JobError):
     """Hardware or disk space that was asked for is not there."""
 
@@ -60,6 +64,16 @@ class RankCrashed(JobError):
     """A rank ended by itself, by a signal, or with a traceback."""
 
     exit_code = ExitCode.CRASHED
+
+
+class RankHung(RankCrashed):
+    """The ranks took no step for much longer than they usually need."""
+
+
+class NoProgress(JobError):
+    """Several attempts in a row crashed, hung or vanished without a new commit."""
+
+    exit_code = ExitCode.NO_PROGRESS
 
 
 class Stopped(JobError):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from job.errors import no_space
 
 STEP_PREFIX = "step-"
+STACKS_SIGNAL = signal.SIGQUIT  # asks a rank for the stacks of its threads; stop signals never reach a rank
 
 
 def home() -> Path:
@@ -87,6 +90,15 @@ class RunDir:
     def stop_flag(self) -> Path:
         return self.path / "stop"
 
+    @property
+    def checkpoint_every(self) -> Path:
+        """Where the supervisor says how often a checkpoint is due, once it has measured what one costs."""
+        return self.path / "checkpoint-every"
+
+    def stacks(self, rank: int) -> Path:
+        """Where a rank writes the stacks of its threads when it is asked to."""
+        return self.path / f"stacks-{rank}.txt"
+
     def error(self, rank: int) -> Path:
         return self.path / f"error-{rank}.json"
 
@@ -97,6 +109,26 @@ class RunDir:
         for folder in (self.path, self.base.parent, self.snapshots):
             folder.mkdir(parents=True, exist_ok=True)
         return self
+
+    def clear_launch(self) -> None:
+        """Forget all that earlier ranks of this attempt left, but their logs and the inputs."""
+        for pattern in ("error-*.json", "stacks-*.txt", "stop", "events.jsonl", "spec.json"):
+            for file in self.path.glob(pattern):
+                file.unlink()
+        for folder in (self.snapshots, self.final, self.best, self.path / "trainer"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.snapshots.mkdir()
+
+    # ---- the checkpoint interval
+
+    def set_checkpoint_seconds(self, seconds: float) -> None:
+        write_atomically(self.checkpoint_every, repr(seconds))
+
+    def checkpoint_seconds(self) -> float | None:
+        try:
+            return float(self.checkpoint_every.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
 
     # ---- the stop flag
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from job.rundir import EventWriter, RunDir, Spec
-from job.training.process import bind_to_parent, leave
+from job.training.process import bind_to_parent, leave, show_stacks_when_asked
 from job.training.unused import leave_out_unused
 
 if __name__ == "__main__":
     bind_to_parent()  # before the imports below, which take seconds: a rank never outlives its supervisor
+    show_stacks_when_asked(RunDir(Path(sys.argv[1])), int(os.environ.get("RANK", "0")))
     leave_out_unused(RunDir(Path(sys.argv[1])))
 
 import torch
@@ -94,6 +95,7 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     conductor.trainer = trainer
     announce(events, model, rows, schedule, at, dtype, spec.resume_step or 0)
     trainer.train(resume_from_checkpoint=trainer.resume_folder())
+    events.write("finishing")
     conductor.finish()
     if conductor.stopped:
         raise Stopped(f"stopped on request ({run.stop_requested()})")

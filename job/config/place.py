@@ -7,8 +7,6 @@ from pydantic import Field
 from job.config.section import Section
 from job.config.values import AutoOrCount, Choice, Endpoint, EvalOrSteps, Every, Interval, Names, Positive, interval
 
-AUTO_CHECKPOINT_SECONDS = 15 * 60.0
-
 
 class ParallelConfig(Section):
     """Devices and how the work is spread over them; the result does not depend on it."""
@@ -31,9 +29,9 @@ class CheckpointConfig(Section):
     every: Every = Field("auto", description="auto, a duration like 15m, or a count like 500 steps.")
     keep: Positive = Field(3, description="How many of the newest commits are kept, beside the best.")
 
-    def interval(self) -> Interval:
-        """Steps or seconds between two checkpoints."""
-        return Interval(seconds=AUTO_CHECKPOINT_SECONDS) if self.every == "auto" else interval(self.every)
+    def interval(self) -> Interval | None:
+        """Steps or seconds between two checkpoints; None: as what is measured says."""
+        return None if self.every == "auto" else interval(self.every)
 
 
 class SamplesConfig(Section):

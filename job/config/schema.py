@@ -47,6 +47,9 @@ class RunConfig(Section):
     checkpoint: Annotated[CheckpointConfig, FREE] = Field(default_factory=CheckpointConfig, description="Checkpoints.")
     grace: Annotated[Grace, FREE] = Field("auto", description="Time between a stop request and the kill, like 120s.")
     max_time: Annotated[MaxTime, FREE] = Field(None, description="Stop, to be run again, after this time; per attempt.")
+    hang_after: Annotated[Grace, FREE] = Field(
+        "auto", description="No step for so long, and the ranks are restarted; auto: 10 usual steps, at least 5m."
+    )
     samples: Annotated[SamplesConfig, FREE] = Field(
         default_factory=SamplesConfig, description="Texts generated meanwhile."
     )
@@ -89,6 +92,11 @@ class RunConfig(Section):
     def max_time_seconds(self) -> float | None:
         """Seconds after which an attempt stops by itself, or None."""
         return None if self.max_time is None else duration_seconds(self.max_time)
+
+    @property
+    def hang_after_seconds(self) -> float | None:
+        """Seconds without a sign of life from the ranks, or None: a multiple of what is usual."""
+        return None if self.hang_after == "auto" else duration_seconds(self.hang_after)
 
     def replace(self, values: Mapping[str, object]) -> "RunConfig":
         """A config with other values at these dotted paths. Raises ConfigError as `from_dict` does."""

@@ -143,8 +143,9 @@ class Ranks:
         self.kill()
 
     @property
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._processes]
+    def alive(self) -> dict[int, int]:
+        """Process ids by rank."""
+        return {rank: process.pid for rank, process in enumerate(self._processes) if process.poll() is None}
 
     def kill(self) -> None:
         """End every rank and every descendant of one, and wait for them."""

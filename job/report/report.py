@@ -60,6 +60,12 @@ class Report:
         if "wandb" in config.track:
             self._add("wandb", lambda: _wandb(config, store, wandb_folder, self.message))
 
+    def restarted(self, resume_step: int | None) -> None:
+        """The same attempt goes on from there once more: what it logged beyond is replayed."""
+        step = resume_step or 0
+        self._store_event({"kind": "restart", "step": step})
+        self._each_tracker(lambda tracker: tracker.restarted(step))
+
     # ---- what the ranks tell
 
     def handle(self, events: list[dict[str, Any]]) -> None:

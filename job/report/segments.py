@@ -9,7 +9,7 @@ from typing import Any
 
 from job.storage.store import ObjectStore
 
-_KEPT = ("step", "evaluation", "samples", "snapshot", "commit")
+_KEPT = ("step", "evaluation", "samples", "snapshot", "commit", "restart", "not_finite")
 
 
 def segment_key(attempt: int, number: int) -> str:

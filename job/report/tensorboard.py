@@ -32,8 +32,7 @@ class TensorBoard:
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = RecordWriter((folder / event_file_name(attempt, nonce)).open("wb"))
         self._write(file_version="brain.Event:2")
-        first_step = 0 if resume_step is None else resume_step + 1
-        self._write(step=first_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        self._begins_at(0 if resume_step is None else resume_step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         scalars = [self._summary.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
@@ -53,6 +52,12 @@ class TensorBoard:
         )
         value = self._summary.Summary.Value(tag="samples", tensor=text, metadata=metadata)
         self._write(step=step, summary=self._summary.Summary(value=[value]))
+
+    def restarted(self, step: int) -> None:
+        self._begins_at(step + 1 if step else 0)
+
+    def _begins_at(self, step: int) -> None:
+        self._write(step=step, session_log=self._event.SessionLog(status=self._event.SessionLog.START))
 
     def close(self, outcome: str) -> None:
         self._writer.close()

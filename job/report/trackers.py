@@ -28,6 +28,9 @@ class Tracker(Protocol):
     def samples(self, step: int, rows: list[Row]) -> None:
         """Rows of `samples.COLUMNS`."""
 
+    def restarted(self, step: int) -> None:
+        """What was logged after `step` comes once more."""
+
     def close(self, outcome: str) -> None:
         """Write out what is left, within a bound. `outcome` is `done`, `stopped`, or any other word for a failure."""
 

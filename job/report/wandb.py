@@ -72,6 +72,9 @@ class Wandb:
         table = [[row[column] for column in COLUMNS] for row in rows]
         self._put(kind="samples", step=step, columns=COLUMNS, rows=table)
 
+    def restarted(self, step: int) -> None:
+        """W&B keeps what it was told first; a replayed step has the same figures."""
+
     def close(self, outcome: str) -> None:
         """Finish the run within a bound, then leave no process behind."""
         self._finishing = True

@@ -1,6 +1,5 @@
 """Who runs a run: one attempt at a time, claimed by put-if-absent of the next number; a newer one fences the older."""
 
-import json
 import os
 import secrets
 import socket
@@ -11,7 +10,7 @@ from typing import Any
 
 from job.errors import Busy, DataError, Fenced, Stopped
 from job.storage import identity
-from job.storage.records import ATTEMPT_KEY, AttemptRecord, EndRecord
+from job.storage.records import ATTEMPT_KEY, AttemptRecord, BeatRecord, EndRecord
 from job.storage.store import NotFound, ObjectStore
 
 PROBE = "attempts/probe"
@@ -165,12 +164,22 @@ def check_fence(store: ObjectStore, owner: Owner) -> None:
         )
 
 
-def beat(store: ObjectStore, owner: Owner, count: int) -> None:
-    store.put(owner.beat_key, json.dumps({"count": count, "time": now()}).encode())
+def beat(store: ObjectStore, owner: Owner, count: int, stepped: bool = False, seconds: float = 0.0) -> None:
+    record = BeatRecord(count=count, stepped=stepped, seconds=round(seconds, 1), time=now())
+    store.put(owner.beat_key, record.dump())
 
 
-def write_end(store: ObjectStore, owner: Owner, code: int, reason: str, step: int) -> None:
-    store.put(owner.end_key, EndRecord(code=code, reason=reason, step=step, created=now()).dump())
+def write_end(
+    store: ObjectStore,
+    owner: Owner,
+    code: int,
+    reason: str,
+    step: int,
+    stepped: bool = False,
+    seconds: float = 0.0,
+) -> None:
+    record = EndRecord(code=code, reason=reason, step=step, created=now(), stepped=stepped, seconds=round(seconds, 1))
+    store.put(owner.end_key, record.dump())
 
 
 def now() -> str:

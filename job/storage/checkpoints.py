@@ -112,9 +112,12 @@ def commit(
     key = owner.commit_key(step)
     if store.put_if_absent(key, record.dump()):
         return key
-    if read_commit(store, key).nonce == owner.nonce:  # an earlier try of ours, whose answer was lost
+    if read_commit(store, key).folder == folder:  # an earlier try of ours, whose answer was lost
         return key
-    raise StorageError(f"{store.uri}/{key} exists already, but this attempt never wrote it")
+    raise StorageError(
+        f"{store.uri}/{key} exists already and names other files: this attempt found it damaged, or never wrote it; "
+        "the next checkpoint takes its place"
+    )
 
 
 def restore(store: ObjectStore, attempt: int, target: Path, say: Callable[[str], None]) -> tuple[str, Commit] | None:

@@ -55,6 +55,7 @@ class Committer:
         self._put_off: tuple[int, Path] | None = None  # the best, which could not be committed yet
         self._before_first = before_first
         self._busy = self._begun = self._swept = self._warned = False
+        self._upload_began: float | None = None
         self._done: list[Committed] = []
         self.last_error: JobError | None = None  # of the newest snapshot that was tried
         self._fatal: JobError | None = None
@@ -95,6 +96,18 @@ class Committer:
                 raise self._fatal
             return whole
 
+    def go_on_from(self, parent: str | None, evaluations: Evaluations) -> None:
+        """The ranks begin again at this commit; call when nothing waits. Steps that were offered come once more."""
+        with self._changed:
+            self.parent, self.evaluations = parent, evaluations
+            self._offered.clear()
+            self._put_off, self.last_error = None, None
+
+    @property
+    def uploading_seconds(self) -> float | None:
+        """How long the upload under way has taken so far; None where there is none."""
+        return None if self._upload_began is None else time.monotonic() - self._upload_began
+
     @property
     def last_step(self) -> int:
         return step_of(self.parent) if self.parent else 0
@@ -108,7 +121,9 @@ class Committer:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 snapshot, self._busy = self._waiting.pop(0), True
+            self._upload_began = time.monotonic()
             error = self._try(*snapshot)
+            self._upload_began = None
             with self._changed:
                 self.last_error, self._busy = error, False
                 if isinstance(error, Fenced | ConfigError):  # neither is better at the next snapshot

@@ -84,8 +84,19 @@ class EndRecord(Record):
 
     code: int
     reason: str
-    step: int
+    step: int  # of its newest commit
     created: str
+    stepped: bool = False  # it got past its first step
+    seconds: float = 0.0  # from its claim to its end, by its own clock
+
+
+class BeatRecord(Record):
+    """`attempts/0007-beat.json`: changes every few seconds while the attempt lives."""
+
+    count: int
+    stepped: bool = False
+    seconds: float = 0.0  # since its claim, by its own clock
+    time: str = ""
 
 
 class Commit(Record):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from job.config import RunConfig
-from job.errors import ConfigError, RankCrashed
+from job.errors import ConfigError, NotFinite
 from job.rundir import EventWriter, RunDir, Spec
 from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
@@ -22,7 +22,8 @@ from job.training.steps import share
 from job.training.trainer import Boundary, Trainer
 
 EVALUATION_ROWS = 64  # of each rank, between two looks at the stop flag
-
+SIGN_OF_LIFE_SECONDS = 2.0  # at most so often in an evaluation, or while samples are made
+SHOWN_ROWS = 8
 
 Samples = list[dict[str, str]]  # {"prompt", "generation"}
 
@@ -49,7 +50,7 @@ class Conductor:
         self.last_step = self._resume_step
         self._samples: dict[int, Samples] = {}
         self._interval = config.checkpoint.interval()
-        self._last_snapshot = self._last_step = time.monotonic()
+        self._last_snapshot = self._last_step = self._last_sign = time.monotonic()
         self._snapshot_step = self._resume_step
         self._writer = SnapshotWriter(run, self._snapshot_written) if rank == 0 else None
         self.trainer: Trainer
@@ -65,12 +66,17 @@ class Conductor:
         return self._stopped or self._through
 
     def stop_requested(self) -> bool:
+        """Looked at between any two pieces of work; long ones show by it that they get on."""
+        if time.monotonic() - self._last_sign >= SIGN_OF_LIFE_SECONDS:
+            self._last_sign = time.monotonic()
+            self._events.write("alive")
         return self._run.stop_requested() is not None
 
     def checkpoint_due(self, step: int) -> bool:
-        if self._interval.steps is not None:
+        if self._interval is not None and self._interval.steps is not None:
             return step % self._interval.steps == 0
-        return time.monotonic() - self._last_snapshot >= (self._interval.seconds or math.inf)
+        seconds = self._interval.seconds if self._interval is not None else self._run.checkpoint_seconds()
+        return time.monotonic() - self._last_snapshot >= (seconds or math.inf)
 
     def begun(self) -> None:
         """Do the evaluation that was due at the step we resume from and was not done; see to runs that are through."""
@@ -92,10 +98,11 @@ class Conductor:
         self._log(boundary)
         if not boundary.finite:
             rows = [int(row) for row in self._schedule.rows_of(step)]
-            raise RankCrashed(
-                f"the loss or gradient of step {step} is not finite (rows {rows[:8]}{'...' if len(rows) > 8 else ''}); "
-                "a lower train.learning_rate or model.precision: fp32 may help"
-            )
+            shown = f"{rows[:SHOWN_ROWS]}{'...' if len(rows) > SHOWN_ROWS else ''}"
+            message = f"the loss or gradient of step {step} is not finite (rows {shown}); a lower train.learning_rate "
+            message += "or model.precision: fp32 may help"
+            self._events.write("not_finite", step=step, rows=rows, message=message)
+            raise NotFinite(message)
         if boundary.stop:
             self._stop(step)
             return True

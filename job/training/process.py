@@ -1,6 +1,7 @@
-"""A child process of the supervisor: dies with it, and leaves the cause of its own end behind."""
+"""A child process of the supervisor: dies with it, shows its stacks when asked, leaves the cause of its own end."""
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ import traceback
 from collections.abc import Callable
 
 from job.errors import ExitCode, JobError, no_space
-from job.rundir import RunDir
+from job.rundir import STACKS_SIGNAL, RunDir
 
 PARENT_VARIABLE = "SFT_JOB_PARENT_PID"
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -21,6 +22,11 @@ def bind_to_parent() -> None:
     expected = os.environ.get(PARENT_VARIABLE)
     if expected is not None and os.getppid() != int(expected):
         os._exit(ExitCode.CRASHED)
+
+
+def show_stacks_when_asked(run: RunDir, rank: int) -> None:
+    """From C, in the signal handler itself: it works while the interpreter waits inside a library."""
+    faulthandler.register(STACKS_SIGNAL, run.stacks(rank).open("w", encoding="utf-8"), all_threads=True)
 
 
 def leave(run: RunDir, rank: int, story: Callable[[], None]) -> int:

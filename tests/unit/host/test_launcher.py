@@ -80,7 +80,7 @@ def test_ranks_start_with_the_stop_signals_blocked_and_this_process_without(run:
 def test_a_stop_signal_to_a_rank_does_not_end_it(run: RunDir) -> None:
     with ranks(run, "mark:up wait:go", "mark:up wait:go") as started:
         wait_until(lambda: (run.path / "up-0").exists() and (run.path / "up-1").exists())
-        for pid in started.pids:
+        for pid in started.alive.values():
             for number in STOP_SIGNALS:
                 os.kill(pid, number)
         time.sleep(0.2)

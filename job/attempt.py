@@ -1,0 +1,212 @@
+"""THE STORY of an attempt: restore, launch, commit, publish; ranks that fail begin again in place.
+
+Whatever ends it, the last commit stands, and its end record says why it ended.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from job.config import RunConfig, trajectory_digest
+from job.errors import ExitCode, JobError, RankHung, Stopped, StorageError
+from job.follow import POLL_SECONDS, Follow
+from job.host.launcher import Ended
+from job.host.preemption import Stop
+from job.host.topology import Topology
+from job.inputs import Inputs
+from job.measured import Measured
+from job.pacer import Pacer
+from job.publish import publish
+from job.report.report import Report
+from job.restarts import Restarts
+from job.rundir import RunDir, Spec
+from job.settled import begin
+from job.storage.attempts import Owner, write_end
+from job.storage.checkpoints import Provenance, fetch_best, restore
+from job.storage.committer import Committer
+from job.storage.heartbeat import Heartbeat
+from job.storage.history import Past
+from job.storage.records import Commit
+from job.storage.store import ObjectStore
+from job.versions import versions
+
+LEAVE_SECONDS = 2.0  # of the grace period is left for the end record and the report
+LOG_TAIL_LINES = 30
+
+Resumed = tuple[str, Commit] | None
+
+
+@dataclass
+class Attempt:
+    """One attempt on one node, after its claim.
+
+    `store`: what is read on the way in stops with a stop request. `lasting`: what is written on the way out has the
+    whole grace period.
+    """
+
+    config: RunConfig
+    store: ObjectStore
+    lasting: ObjectStore
+    owner: Owner
+    inputs: Inputs
+    machine: Topology
+    local: RunDir
+    stop: Stop
+    report: Report
+    past: Sequence[Past] = ()
+    measured: Measured = field(default_factory=Measured)
+    committer: Committer | None = None
+
+    def run(self) -> None:
+        """Raises: every JobError of the exit-code table; Stopped when it left on request."""
+        code, reason = ExitCode.DONE, "done"
+        heart = Heartbeat(self.lasting, self.owner)
+        try:
+            with heart:
+                committer = self._train(heart)
+                publish(self.config, self.lasting, self.owner, self.inputs, self.local, committer, self.report)
+        except JobError as error:
+            code, reason = error.exit_code, str(error)
+            raise
+        except BaseException as error:
+            code, reason = ExitCode.CRASHED, f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if code != ExitCode.FENCED:
+                self._end(code, reason, heart)
+
+    def _train(self, heart: Heartbeat) -> Committer:
+        """Launch the ranks, again in place where that helps, until the last step is committed."""
+        pacer, restarts = Pacer(self.config, self.local, self.past, self.report), Restarts()
+        while True:
+            resumed = restore(self.store, self.owner.attempt, self.local.resume, self.report.message)
+            committer = self._ready(resumed)
+            pacer.update(self.measured)
+            refuse_to_begin(self.stop)
+            follow = Follow(
+                self.config,
+                self.machine,
+                self.local,
+                self.stop,
+                heart,
+                committer,
+                self.measured,
+                self.report,
+                lambda: pacer.update(self.measured),
+            )
+            ended = follow.to_the_end()
+            self._conclude(ended, follow)
+            if ended.error is None:
+                return committer
+            restarts.refuse(ended.error, committer.parent, heart.stepped)
+            self.report.message(f"{ended.error}; the ranks begin again in place, {standing(committer)}")
+            self.local.clear_launch()
+
+    def _ready(self, resumed: Resumed) -> Committer:
+        """Everything the ranks find in the run folder, and whoever commits what they leave there."""
+        config, step = self.config, resumed[1].step if resumed else None
+        evaluations = resumed[1].evaluations if resumed else []
+        if self.committer is None:
+            self.report.begin(self.lasting, self.owner.attempt, self.owner.nonce, step, self.local.path)
+            self.committer = self._committer(resumed)
+        else:
+            self.report.restarted(step)
+            self.committer.go_on_from(resumed[0] if resumed else None, evaluations)
+        self.report.message(opening(self.owner, resumed))
+        best = config.best.step_of(evaluations)
+        fetch_best(self.store, best, self.local.best, wanted=config.best.final == "best")
+        Spec(config.to_dict(), self.owner.attempt, self.owner.nonce, self.inputs.base_source, step, evaluations).write(
+            self.local
+        )
+        return self.committer
+
+    def _committer(self, resumed: Resumed) -> Committer:
+        config, machine = self.config, self.machine
+        return Committer(
+            self.lasting,
+            self.owner,
+            Provenance(
+                trajectory_digest(config), self.inputs.fingerprint, machine.world_size, machine.strategy, versions()
+            ),
+            resumed[0] if resumed else None,
+            resumed[1].evaluations if resumed else [],
+            config.checkpoint.keep,
+            config.best.step_of,
+            self.report.message,
+            needs_best=config.best.final == "best",
+            before_first=lambda: begin(config, self.lasting, self.owner, self.inputs, self.local),
+        )
+
+    def _conclude(self, ended: Ended, follow: Follow) -> None:
+        """Commit what the ranks left, however they ended.
+
+        Raises: Stopped; StorageError when the last snapshot could not be committed.
+        """
+        committer, stop = follow.committer, self.stop
+        committer.offer(self.local.whole_snapshots())
+        while not (in_time := committer.drain(POLL_SECONDS)) and stop.seconds_left > LEAVE_SECONDS:
+            continue
+        follow.tell_commits()
+        if ended.error is not None:
+            self._show_failure(ended.error, follow.stacks)
+        if stop.requested() and (ended.error is not None or ended.code == ExitCode.STOPPED or not in_time):
+            also = f"; meanwhile {ended.error}" if ended.error is not None else ""
+            late = "" if in_time else "; the upload under way was not finished"
+            raise Stopped(
+                f"stopped by {stop.reason}; {standing(committer)}{late}{also}; run the same command again to go on"
+            )
+        if ended.error is None and committer.last_error is not None:
+            raise committer.last_error
+
+    def _show_failure(self, error: JobError, stacks: str) -> None:
+        for line in stacks.splitlines() if isinstance(error, RankHung) else log_tail(self.local):
+            self.report.message(f"  {line}")
+        if stacks:
+            try:
+                self.lasting.put(f"attempts/{self.owner.name}-stacks.txt", stacks.encode())
+            except StorageError as problem:
+                self.report.message(f"the stacks were not stored: {problem}")
+
+    def _end(self, code: int, reason: str, heart: Heartbeat) -> None:
+        """An attempt that says how it ended spares the next one the wait for its heartbeat. Never raises."""
+        step = self.committer.last_step if self.committer else 0
+        try:
+            write_end(self.lasting, self.owner, code, reason, step, heart.stepped, heart.seconds)
+        except JobError as error:
+            self.report.message(f"the end of attempt {self.owner.attempt} was not recorded: {error}")
+
+
+def refuse_to_begin(stop: Stop) -> None:
+    """Starting ranks takes longer than a grace period may last. Raises: Stopped."""
+    if stop.requested():
+        raise Stopped(f"stopped by {stop.reason} before the next step of this attempt; run the same command again")
+
+
+def lasting(stop: Stop) -> Callable[[], bool]:
+    """When writing on the way out has to end too."""
+    return lambda: stop.seconds_left < LEAVE_SECONDS
+
+
+def standing(committer: Committer) -> str:
+    return f"the last commit is {committer.parent}" if committer.parent else "nothing was committed yet"
+
+
+def opening(owner: Owner, resumed: Resumed) -> str:
+    if resumed is None:
+        return f"attempt {owner.attempt}: a fresh start, there is no commit yet"
+    key, commit = resumed
+    return (
+        f"attempt {owner.attempt}: resumed from step {commit.step} ({key}, by attempt {commit.attempt}: "
+        f"the newest commit, all {len(commit.files)} files verified)"
+    )
+
+
+def log_tail(local: RunDir) -> list[str]:
+    """The last lines of the log of the rank that failed first; its last line is the cause and comes at the very end."""
+    failed = sorted(local.path.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    name = failed[0].stem.replace("error", "rank") if failed else "rank-0"
+    log = local.log(name)
+    if not log.exists():
+        return []
+    return [
+        f"{name}| {line}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+    ]

@@ -1,0 +1,97 @@
+"""Sees the ranks of one launch to their end: events are reported, snapshots committed, stops passed on, hangs ended."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from job.config import RunConfig
+from job.errors import ExitCode, NotFinite, RankHung
+from job.host.launcher import Ended, Ranks
+from job.host.preemption import Stop
+from job.host.stacks import stacks
+from job.host.topology import Topology
+from job.host.watchdog import Watchdog
+from job.measured import Measured
+from job.report.report import Report
+from job.rundir import EventReader, RunDir
+from job.storage.committer import Committer
+from job.storage.heartbeat import Heartbeat
+
+POLL_SECONDS = 0.1
+FLUSH_SECONDS = 10.0
+UPLOAD_SHARE = 0.4  # of the grace period is kept for uploading what the ranks leave
+
+
+@dataclass
+class Follow:
+    """One launch of the ranks, from their start until none is left."""
+
+    config: RunConfig
+    machine: Topology
+    local: RunDir
+    stop: Stop
+    heart: Heartbeat
+    committer: Committer
+    measured: Measured
+    report: Report
+    committed: Callable[[], object]  # called after each commit
+    stacks: str = ""  # of ranks that hung
+
+    def __post_init__(self) -> None:
+        self._events = EventReader(self.local.events)
+        self._watchdog = Watchdog(self.config.hang_after_seconds)
+        self._training = False
+        self._not_finite: NotFinite | None = None
+
+    def to_the_end(self) -> Ended:
+        flushed = time.monotonic()
+        with Ranks(self.local, self.machine) as ranks:
+            self.report.starting(self.machine.world_size)
+            while (ended := ranks.ended() or self._to_end(ranks)) is None:
+                self._listen()
+                self.committer.offer(self.local.whole_snapshots())
+                self.tell_commits()
+                self.heart.check()
+                if time.monotonic() - flushed > FLUSH_SECONDS:
+                    flushed = time.monotonic()
+                    self.report.flush()
+                time.sleep(POLL_SECONDS)
+        self._listen()
+        if self._not_finite is not None and ended.error is not None:
+            return Ended(ended.code, self._not_finite)
+        return ended
+
+    def _listen(self) -> None:
+        told = self._events.read()
+        self._watchdog.saw(told)
+        self.measured.saw(told)
+        for event in told:
+            self._training = self._training or event["kind"] == "training"
+            if event["kind"] == "step":
+                self.heart.step_taken()
+            if event["kind"] == "not_finite":
+                self._not_finite = NotFinite(event["message"])
+        self.report.handle(told)
+
+    def tell_commits(self) -> None:
+        for done in self.committer.take():
+            self.measured.uploaded(done.seconds)
+            self.report.committed(done.step, done.seconds, done.size_bytes)
+            self.committed()
+            self.report.flush()
+
+    def _to_end(self, ranks: Ranks) -> Ended | None:
+        """Why ranks that still run are to be ended now."""
+        stop = self.stop
+        if stop.requested() and self.local.stop_requested() is None:
+            self.report.message(f"{stop.reason}: stopping at the next step")
+            self.local.request_stop(stop.reason or "stop")
+        if stop.requested() and not self._training:  # ranks that still import have nothing to save
+            return Ended(ExitCode.STOPPED, None)
+        if stop.seconds_left < UPLOAD_SHARE * stop.grace_seconds:
+            self.report.message("the ranks did not reach a step boundary in time; the last commit stands")
+            return Ended(ExitCode.STOPPED, None)
+        if (problem := self._watchdog.overdue()) is not None:
+            self.stacks = stacks(self.local, ranks.alive)
+            return Ended(ExitCode.CRASHED, RankHung(problem))
+        return None
