@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from job.storage.store import open_store
+from job.tiny import make, write_demo_chat
 from tests import standins
 from tests.harness import finish
 from tests.refusals import Place, right_fields
 from tests.servers import Bucket
+from tests.tiny_runs import TinyRuns
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,23 @@ def place_on_s3(right_inputs: Path, s3: Bucket, tmp_path: Path) -> Place:
     store.upload(right_inputs / "chat.jsonl", "chat.jsonl")
     fields = {"run": f"{s3.uri}/never", "model.base": f"{s3.uri}/base", "data.train": [f"{s3.uri}/chat.jsonl"]}
     return Place(tmp_path, fields, dict(s3.env))
+
+
+@pytest.fixture
+def on_s3(s3: Bucket, tmp_path: Path) -> TinyRuns:
+    store = open_store(f"s3://{s3.name}")
+    for file in sorted(make(tmp_path / "base").iterdir()):
+        store.upload(file, f"base/{file.name}")
+    store.upload(write_demo_chat(tmp_path / "chat.jsonl"), "chat.jsonl")
+    place = TinyRuns(f"s3://{s3.name}", tmp_path / "home", {"AWS_ENDPOINT_URL": s3.endpoint})
+    place.write_config("{r: 8, alpha: 16, dropout: 0.1}")
+    return place
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path) -> TinyRuns:
+    make(tmp_path / "base")
+    write_demo_chat(tmp_path / "chat.jsonl")
+    place = TinyRuns(str(tmp_path), tmp_path / "home", {})
+    place.write_config("null")
+    return place

@@ -1,0 +1,48 @@
+"""Which failures of the ranks are worth another start in place, and how often."""
+
+import pytest
+
+from job.errors import ConfigError, DataError, JobError, NotFinite, OutOfMemory, RankCrashed, RankHung
+from job.restarts import Restarts
+
+
+@pytest.mark.parametrize("error", [ConfigError("c"), DataError("d"), OutOfMemory("m")])
+def test_what_would_fail_again_is_not_started_again(error: JobError) -> None:
+    with pytest.raises(type(error)):
+        Restarts().refuse(error, None, stepped=True)
+
+
+def test_a_crash_before_the_first_step_ends_the_attempt_but_a_hang_does_not() -> None:
+    with pytest.raises(RankCrashed):
+        Restarts().refuse(RankCrashed("x"), None, stepped=False)
+    Restarts().refuse(RankHung("x"), None, stepped=False)
+
+
+def test_two_restarts_without_a_new_commit_and_no_third() -> None:
+    restarts = Restarts()
+    for _ in range(2):
+        restarts.refuse(RankCrashed("boom"), "commits/0001-00000010.json", stepped=True)
+    with pytest.raises(RankCrashed, match="boom; 2 restarts from the last commit got no further"):
+        restarts.refuse(RankCrashed("boom"), "commits/0001-00000010.json", stepped=True)
+
+
+def test_a_new_commit_begins_the_count_anew() -> None:
+    restarts = Restarts()
+    for number in range(20):
+        restarts.refuse(RankCrashed("boom"), f"commits/0001-{number // 2:08d}.json", stepped=True)
+
+
+def test_the_same_step_may_be_not_finite_once() -> None:
+    restarts = Restarts()
+    restarts.refuse(NotFinite("step 7"), "a", stepped=True)
+    restarts.refuse(NotFinite("step 9"), "b", stepped=True)
+    with pytest.raises(NotFinite, match="step 7; a replay from the last commit gave the same"):
+        restarts.refuse(NotFinite("step 7"), "b", stepped=True)
+
+
+def test_ever_other_steps_that_are_not_finite_end_too() -> None:
+    restarts = Restarts()
+    for step in (1, 2):
+        restarts.refuse(NotFinite(f"step {step}"), "a", stepped=True)
+    with pytest.raises(NotFinite, match="got no further"):
+        restarts.refuse(NotFinite("step 3"), "a", stepped=True)
