@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from job.config import RunConfig
 from job.errors import ExitCode, NotFinite, RankHung
+from job.host.budget import decide, ranks_deadline, snapshot_deadline
 from job.host.launcher import Ended, Ranks
 from job.host.preemption import Stop
 from job.host.stacks import stacks
@@ -19,7 +20,6 @@ from job.storage.heartbeat import Heartbeat
 
 POLL_SECONDS = 0.1
 FLUSH_SECONDS = 10.0
-UPLOAD_SHARE = 0.4  # of the grace period is kept for uploading what the ranks leave
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Follow:
     def __post_init__(self) -> None:
         self._events = EventReader(self.local.events)
         self._watchdog = Watchdog(self.config.hang_after_seconds)
-        self._training = False
+        self._training = self._captured = self._written = False  # the latter two: after a stop was asked for
         self._not_finite: NotFinite | None = None
 
     def to_the_end(self) -> Ended:
@@ -69,6 +69,9 @@ class Follow:
             self._training = self._training or event["kind"] == "training"
             if event["kind"] == "step":
                 self.heart.step_taken()
+            if self.local.stop_requested() is not None:
+                self._captured = self._captured or event["kind"] == "snapshot"
+                self._written = self._written or event["kind"] == "snapshot_written"
             if event["kind"] == "not_finite":
                 self._not_finite = NotFinite(event["message"])
         self.report.handle(told)
@@ -82,16 +85,29 @@ class Follow:
 
     def _to_end(self, ranks: Ranks) -> Ended | None:
         """Why ranks that still run are to be ended now."""
-        stop = self.stop
-        if stop.requested() and self.local.stop_requested() is None:
-            self.report.message(f"{stop.reason}: stopping at the next step")
-            self.local.request_stop(stop.reason or "stop")
-        if stop.requested() and not self._training:  # ranks that still import have nothing to save
-            return Ended(ExitCode.STOPPED, None)
-        if stop.seconds_left < UPLOAD_SHARE * stop.grace_seconds:
-            self.report.message("the ranks did not reach a step boundary in time; the last commit stands")
-            return Ended(ExitCode.STOPPED, None)
+        if self.stop.requested() and (ended := self._to_leave()) is not None:
+            return ended
         if (problem := self._watchdog.overdue()) is not None:
             self.stacks = stacks(self.local, ranks.alive)
             return Ended(ExitCode.CRASHED, RankHung(problem))
         return None
+
+    def _to_leave(self) -> Ended | None:
+        """A stop was asked for: None while the ranks may still bring a checkpoint that can be uploaded in time."""
+        stop, in_flight = self.stop, self.committer.uploading_seconds
+        known = (stop.seconds_left, stop.budget_seconds, self.measured.durations(), in_flight)
+        if not self._training:  # ranks that still import have nothing to save
+            return Ended(ExitCode.STOPPED, None)
+        if self.local.stop_requested() is None:
+            spend = decide(*known)
+            if spend == "checkpoint":
+                self.report.message(f"{stop.reason}: stopping at the next step")
+                self.local.request_stop(stop.reason or "stop")
+                return None
+            what = "the upload under way is finished" if spend == "finish_upload" else "the last commit stands"
+            self.report.message(f"{stop.reason}: {stop.seconds_left:.0f} s are too few for another checkpoint; {what}")
+            return Ended(ExitCode.STOPPED, None)
+        if self._written or (snapshot_deadline if self._captured else ranks_deadline)(*known) > 0:
+            return None
+        self.report.message("the ranks did not reach a step boundary in time; the last commit stands")
+        return Ended(ExitCode.STOPPED, None)

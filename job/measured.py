@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from job.host.budget import Durations
+
 WINDOW_STEPS = 50
 WINDOW_CHECKPOINTS = 5
 
@@ -47,6 +49,10 @@ class Measured:
     @property
     def upload_seconds(self) -> float | None:
         return _median(self._uploads)
+
+    def durations(self) -> Durations:
+        """What a stop has to reckon with: usual steps and snapshots, and the slowest of the latest uploads."""
+        return Durations(self.step_seconds, self.snapshot_seconds, max(self._uploads, default=None))
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -4,6 +4,7 @@ A run is a folder in object storage; everything else may vanish at any instant. 
 reaches the folder either finishes the run or leaves it further along.
 """
 
+import os
 from collections.abc import Callable
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from job import __version__
 from job.attempt import Attempt, lasting, refuse_to_begin
 from job.config import RunConfig
 from job.errors import Stopped
+from job.host.notices import watch
 from job.host.preemption import Stop
 from job.host.topology import topology
 from job.inputs import gather, pull_everything
@@ -56,6 +58,8 @@ def run(
     """
     stop = Stop(config.grace_seconds, config.max_time_seconds).listen()
     report = Report(config, console)
+    for line in watch(stop, os.environ):
+        report.message(line)
     with workspace() as local:
         outcome = "failed"
         try:

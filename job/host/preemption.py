@@ -1,8 +1,13 @@
-"""Every signal becomes one stop request with one deadline. Handlers set a flag; loops act on it."""
+"""Everything that asks for a stop becomes one request with one deadline. Handlers set a flag; loops act on it.
+
+Requests are only ever appended, and only what brings the deadline nearer is: the first one gives the reason, the
+earliest one the deadline. So neither a signal handler nor a thread that watches for notices needs a lock.
+"""
 
 import signal
 import time
 from types import FrameType
+from typing import NamedTuple
 
 from job.host.launcher import STOP_SIGNALS
 
@@ -12,14 +17,25 @@ def hold_stop_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
+class _Request(NamedTuple):
+    reason: str
+    asked_at: float
+    deadline: float  # when the machine goes away; both on the monotonic clock
+
+
 class Stop:
-    """The one stop request of a supervisor. The first reason counts; further signals change nothing."""
+    """The one stop request of a supervisor.
+
+    A second signal changes nothing. An earlier deadline that is learned later (SIGTERM with 30 s after a notice of
+    120 s) counts; a later one never does.
+    """
 
     def __init__(self, grace_seconds: float, max_time_seconds: float | None = None) -> None:
-        self.reason: str | None = None
         self.grace_seconds = grace_seconds
-        self._requested_at: float | None = None
-        self._ends_at = None if max_time_seconds is None else time.monotonic() + max_time_seconds
+        self._requests: list[_Request] = []
+        self._ends: list[tuple[str, float]] = []
+        if max_time_seconds is not None:
+            self.ends_in("max_time", max_time_seconds)
 
     def listen(self) -> "Stop":
         for number in STOP_SIGNALS:
@@ -30,19 +46,45 @@ class Stop:
     def _received(self, number: int, frame: FrameType | None) -> None:
         self.request(signal.Signals(number).name)
 
-    def request(self, reason: str) -> None:
-        if self.reason is None:
-            self.reason, self._requested_at = reason, time.monotonic()
+    def request(self, reason: str, seconds: float | None = None) -> None:
+        """Ask for the stop, from a signal handler or any thread.
+
+        `seconds` until the machine goes away; None: the grace period.
+        """
+        now = time.monotonic()
+        self._ask(reason, now, now + (self.grace_seconds if seconds is None else seconds))
+
+    def ends_in(self, reason: str, seconds: float) -> None:
+        """All will be over in so many seconds: the stop is asked for one grace period before."""
+        self._ends.append((reason, time.monotonic() + seconds))
+
+    def _ask(self, reason: str, now: float, deadline: float) -> None:
+        if deadline < self._deadline:
+            self._requests.append(_Request(reason, now, deadline))
 
     def requested(self) -> bool:
-        """Polled by every loop. `max_time` asks for the stop one grace period before it is over."""
-        if self._ends_at is not None and time.monotonic() > self._ends_at - self.grace_seconds:
-            self.request("max_time")
-        return self.reason is not None
+        """Polled by every loop."""
+        now = time.monotonic()
+        for reason, end in self._ends:
+            if now > end - self.grace_seconds:
+                self._ask(reason, now, end)
+        return bool(self._requests)
+
+    @property
+    def reason(self) -> str | None:
+        """Who asked first; None while nobody did."""
+        return self._requests[0].reason if self._requests else None
 
     @property
     def seconds_left(self) -> float:
-        """Of the grace period; infinite while no stop was requested."""
-        if self._requested_at is None:
-            return float("inf")
-        return self.grace_seconds - (time.monotonic() - self._requested_at)
+        """Until the deadline; infinite while no stop was requested."""
+        return self._deadline - time.monotonic()
+
+    @property
+    def budget_seconds(self) -> float:
+        """From the first request to the deadline, the grace period in short; infinite while no stop was requested."""
+        return self._deadline - self._requests[0].asked_at if self._requests else float("inf")
+
+    @property
+    def _deadline(self) -> float:
+        return min((request.deadline for request in tuple(self._requests)), default=float("inf"))

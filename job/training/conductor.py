@@ -101,7 +101,7 @@ class Conductor:
             shown = f"{rows[:SHOWN_ROWS]}{'...' if len(rows) > SHOWN_ROWS else ''}"
             message = f"the loss or gradient of step {step} is not finite (rows {shown}); a lower train.learning_rate "
             message += "or model.precision: fp32 may help"
-            self._events.write("not_finite", step=step, rows=rows, message=message)
+            self._events.write("not_finite", step=step, row_ids=rows, message=message)
             raise NotFinite(message)
         if boundary.stop:
             self._stop(step)

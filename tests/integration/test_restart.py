@@ -10,6 +10,7 @@ import pytest
 
 from job.errors import ExitCode
 from job.storage.attempts import attempts
+from tests.claiming import wait_until
 from tests.harness import Job
 from tests.tiny_runs import TinyRuns, assert_same
 
@@ -105,24 +106,28 @@ def with_nan(runs: TinyRuns, tmp_path: Path, name: str, times: int, at: int = 25
     return Job(runs.arguments(name, fields), runs.home, {**runs.extra, **extra})
 
 
-def test_attempts_that_crash_without_a_new_commit_end_with_70_and_the_fourth_with_73(in_folder: TinyRuns) -> None:
+def test_attempts_that_vanish_or_crash_without_a_new_commit_end_with_73(in_folder: TinyRuns) -> None:
     never = {"checkpoint__every": "15m", "train__max_steps": 3000}
-    for number in (1, 2, 3):
-        job = in_folder.job("looping", **never)
-        for _ in range(3):
-            before = job.said().count("training 3000 steps")
-            job.wait_for(rf"(?s)(training 3000 steps.*){{{before}}}step 2/3000")
-            kill_a_rank(job)
-        assert job.ended() == ExitCode.CRASHED, job.said()
-        assert "2 restarts from the last commit got no further" in job.said().splitlines()[-1]
-        end = json.loads(in_folder.store("looping").get(f"attempts/{number:04d}-end.json"))
-        assert end["stepped"] and end["seconds"] > 0
+    store = in_folder.store("looping")
+    for number in (1, 2):
+        vanished = in_folder.job("looping", **never)
+        vanished.wait_for(r"step 2/3000")
+        wait_until(lambda n=number: json.loads(store.get(f"attempts/{n:04d}-beat.json"))["stepped"])  # type: ignore[misc]
+        vanished.signal(signal.SIGKILL)
+        assert vanished.ended() == -signal.SIGKILL
+    crashed = in_folder.job("looping", **never)
+    for launch in (1, 2, 3):
+        crashed.wait_for(rf"(?s)(training 3,000 steps.*?){{{launch}}}step 2/3000")
+        kill_a_rank(crashed)
+    assert crashed.ended() == ExitCode.CRASHED, crashed.said()
+    assert "2 restarts from the last commit got no further" in crashed.said().splitlines()[-1]
+    end = json.loads(store.get("attempts/0003-end.json"))
+    assert end["stepped"] and end["seconds"] > 0
+
     refused = in_folder.finish("looping", code=ExitCode.NO_PROGRESS, **never)
     assert "attempts 1, 2 and 3 of" in refused.said().splitlines()[-1]
-    assert len(attempts(in_folder.store("looping"))) == 3
-    insisted = Job(
-        [*in_folder.arguments("looping", {**never, "train__max_steps": 3000}), "--try-again"], in_folder.home
-    )
+    assert len(attempts(store)) == 3
+    insisted = Job([*in_folder.arguments("looping", never), "--try-again"], in_folder.home)
     insisted.wait_for(r"step 2/3000")
     insisted.signal(signal.SIGTERM)
     assert insisted.ended() == ExitCode.STOPPED, insisted.said()
