@@ -81,7 +81,7 @@ def _run_store(run: str) -> ObjectStore:
         return open_store(config.run, config.storage, ANSWER_WITHIN_SECONDS)
     if Path(run).is_file():
         raise ConfigError(f"{run} is a file, but neither a RUN.yaml nor a run folder")
-    return open_store(run.rstrip("/"), NO_OPTIONS, ANSWER_WITHIN_SECONDS)
+    return open_store(run, NO_OPTIONS, ANSWER_WITHIN_SECONDS)
 
 
 def _result(store: ObjectStore) -> Result:

@@ -16,6 +16,7 @@ from job.inputs import Inputs
 from job.measured import Measured
 from job.pacer import Pacer
 from job.publish import publish
+from job.receipt import Receipt, prepared_rows
 from job.report.report import Report
 from job.restarts import Restarts
 from job.rundir import RunDir, Spec
@@ -31,6 +32,7 @@ from job.versions import versions
 
 LEAVE_SECONDS = 2.0  # of the grace period is left for the end record and the report
 LOG_TAIL_LINES = 30
+RECEIPT_SECONDS = 2.0  # at the end, for what it still has to store
 
 Resumed = tuple[str, Commit] | None
 
@@ -55,6 +57,7 @@ class Attempt:
     past: Sequence[Past] = ()
     measured: Measured = field(default_factory=Measured)
     committer: Committer | None = None
+    receipt: Receipt | None = None
 
     def run(self) -> None:
         """Raises: every JobError of the exit-code table; Stopped when it left on request."""
@@ -63,6 +66,8 @@ class Attempt:
         try:
             with heart:
                 committer = self._train(heart)
+                if self.receipt is not None:
+                    self.receipt.wait(RECEIPT_SECONDS)
                 publish(self.config, self.lasting, self.owner, self.inputs, self.local, committer, self.report)
         except JobError as error:
             code, reason = error.exit_code, str(error)
@@ -91,6 +96,7 @@ class Attempt:
                 committer,
                 self.measured,
                 self.report,
+                self.receipt,
                 lambda: pacer.update(self.measured),
             )
             ended = follow.to_the_end()
@@ -105,13 +111,16 @@ class Attempt:
         """Everything the ranks find in the run folder, and whoever commits what they leave there."""
         config, step = self.config, resumed[1].step if resumed else None
         evaluations = resumed[1].evaluations if resumed else []
+        self.report.message(opening(self.owner, resumed))
         if self.committer is None:
             self.report.begin(self.lasting, self.owner.attempt, self.owner.nonce, step, self.local.path)
             self.committer = self._committer(resumed)
+            self.receipt = self._receipt(resumed)
+            if self.receipt is not None:
+                self.receipt.begin()
         else:
             self.report.restarted(step)
             self.committer.go_on_from(resumed[0] if resumed else None, evaluations)
-        self.report.message(opening(self.owner, resumed))
         best = config.best.step_of(evaluations)
         fetch_best(self.store, best, self.local.best, wanted=config.best.final == "best")
         Spec(config.to_dict(), self.owner.attempt, self.owner.nonce, self.inputs.base_source, step, evaluations).write(
@@ -135,6 +144,14 @@ class Attempt:
             needs_best=config.best.final == "best",
             before_first=lambda: begin(config, self.lasting, self.owner, self.inputs, self.local),
         )
+
+    def _receipt(self, resumed: Resumed) -> Receipt | None:
+        """Of what the attempt resumed, once: a restart in place goes on from the attempt's own commit."""
+        if resumed is None:
+            return None
+        rows = prepared_rows(self.local.prepared)
+        machine, say = self.machine, self.report.message
+        return Receipt(self.lasting, self.owner, resumed, machine, versions(), self.config, rows, say)
 
     def _conclude(self, ended: Ended, follow: Follow) -> None:
         """Commit what the ranks left, however they ended.

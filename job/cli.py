@@ -76,6 +76,57 @@ def ask(run: str, prompt: str, max_new_tokens: int, temperature: float, top_p: f
 
 
 @cli.command()
+@click.argument("run")
+@click.option("--deep", is_flag=True, help="Also load every checkpoint's tensors, and the result as a model.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def verify(run: str, deep: bool, as_json: bool) -> None:
+    """Check all commits and the result of RUN (a RUN.yaml or a run folder) by their hashes. Nothing is written."""
+    from job.verify import verify as story
+
+    story(run, deep=deep, as_json=as_json)
+
+
+@cli.command()
+@click.argument("run", metavar="RUN[@STEP]")
+@click.option("--to", required=True, metavar="NEW", help="The new run folder: s3://bucket/prefix or a path.")
+@SETS
+def fork(run: str, to: str, sets: tuple[str, ...]) -> None:
+    """Make NEW a run that goes on from a commit of RUN (a RUN.yaml or a run folder) under a changed config.
+
+    Optimizer state and position are kept. Without a step: from the newest commit. Prints the command to run NEW.
+    """
+    from job.host.preemption import hold_stop_signals
+
+    hold_stop_signals()
+    from job.fork import fork as story
+    from job.report.progress import stderr_console
+
+    story(run, to, sets, stderr_console())
+
+
+@cli.command()
+@click.option("--store", metavar="URI", help="s3://bucket/prefix, a path, or a RUN.yaml: where a run folder would be.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def doctor(store: str | None, as_json: bool) -> None:
+    """Probe whether a run can live in a store, and print the least S3 policy it needs."""
+    from job.doctor import doctor as story
+
+    story(store, as_json)
+
+
+@cli.command()
+@click.option("--store", metavar="URI", help="s3://bucket/prefix, a path, or a RUN.yaml; default: a folder here.")
+@click.option("--quick", is_flag=True, help="The 11 experiments that tell most, in a few minutes.")
+@click.option("--only", multiple=True, metavar="PHASE[:SIGNAL]", help="Only these, like --only mid-upload:KILL.")
+@click.option("--json", "report", metavar="FILE", help="Write a report, to stdout where FILE is -.")
+def drill(store: str | None, quick: bool, only: tuple[str, ...], report: str | None) -> None:
+    """Kill a tiny job in every phase, on this machine and your store, and see that nothing is ever lost."""
+    from job.drill.story import drill as story
+
+    story(store, quick, only, report)
+
+
+@cli.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def demo(folder: Path | None) -> None:
     """Tune a tiny model made on the spot, preempt it once, resume it, ask it. No network, GPU or server."""

@@ -13,6 +13,7 @@ from job.host.stacks import stacks
 from job.host.topology import Topology
 from job.host.watchdog import Watchdog
 from job.measured import Measured
+from job.receipt import Receipt
 from job.report.report import Report
 from job.rundir import EventReader, RunDir
 from job.storage.committer import Committer
@@ -34,6 +35,7 @@ class Follow:
     committer: Committer
     measured: Measured
     report: Report
+    receipt: Receipt | None  # of what the attempt resumed
     committed: Callable[[], object]  # called after each commit
     stacks: str = ""  # of ranks that hung
 
@@ -69,6 +71,8 @@ class Follow:
             self._training = self._training or event["kind"] == "training"
             if event["kind"] == "step":
                 self.heart.step_taken()
+                if self.receipt is not None:
+                    self.receipt.step(event)
             if self.local.stop_requested() is not None:
                 self._captured = self._captured or event["kind"] == "snapshot"
                 self._written = self._written or event["kind"] == "snapshot_written"

@@ -4,13 +4,11 @@ Nothing here writes to the run folder: bad data leave it as it was. Rows that an
 they are; then the raw data are neither pulled nor hashed again.
 """
 
-import importlib.util
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from job.config import DataSource, RunConfig
@@ -18,15 +16,16 @@ from job.errors import ConfigError, DataError, ExitCode, HardwareError, JobError
 from job.fits import check_fit
 from job.host.launcher import start
 from job.host.preemption import Stop
+from job.initial import check_initial, pull_initial, same_initial
+from job.preflight import check_installed, check_lora_targets, check_room
 from job.rundir import EventReader, Prepare, RunDir
-from job.storage.checkpoints import download_files
-from job.storage.model_files import CONFIG, module_names, read_json
-from job.storage.pull import Pull, Pulled, PulledFile, pull_data, pull_tokenizer, pull_weights
+from job.storage.checkpoints import commit_keys, download_files
+from job.storage.model_files import CONFIG, read_json
+from job.storage.pull import Pull, Pulled, PulledFile, pull_data, pull_files, pull_tokenizer, pull_weights
 from job.storage.records import PreparedRecord, RunRecord
 from job.storage.store import ObjectStore
 
 POLL_SECONDS = 0.05
-ROOM_BYTES = 64 << 20
 
 
 class Listener(Protocol):
@@ -44,12 +43,16 @@ class Inputs:
     base_source: str  # with its revision pinned
     tokenizer_source: str  # likewise
     chat: bool
+    init: dict[str, str] = field(default_factory=dict)  # file name -> digest
+    init_source: str | None = None  # the folder that holds them, its revision pinned
 
 
 def gather(
     config: RunConfig, record: RunRecord | None, store: ObjectStore, run: RunDir, stop: Stop, listener: Listener
 ) -> Inputs:
-    """Fill `run.tokenizer`, `run.prepared` and `run.base`; `record` is the run's, once it has begun.
+    """Fill `run.tokenizer`, `run.prepared`, `run.base`, and `run.init` for a run without a commit that starts from it.
+
+    `record` is the run's, once it has begun.
 
     Raises: DataError, ConfigError, StorageError, HardwareError (no space), Stopped.
     """
@@ -71,7 +74,29 @@ def gather(
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     check_fit(summary, run.base / "config.json", base_source, tokenizer_source)
     check_lora_targets(config, run, listener)
-    return Inputs(summary["fingerprint"], weights.files, weights.source, tokenizer.source, summary["chat"])
+    inputs = Inputs(summary["fingerprint"], weights.files, weights.source, tokenizer.source, summary["chat"])
+    if config.model.init is None or commit_keys(store):
+        return inputs
+    start = _pull_init(config, record.init_source if record and record.init_source else None, run, pull, listener)
+    if record is not None:
+        same_initial(record.init, start)
+    return replace(inputs, init=start.files, init_source=start.source)
+
+
+def prepare_anew(config: RunConfig, base_source: str, run: RunDir, stop: Stop, listener: Listener) -> str:
+    """Fill `run.tokenizer` and `run.prepared` with other rows for a run's base; returns the tokenizer's pinned source.
+
+    Raises: as `gather`.
+    """
+    check_room(run)
+    pull = pull_for(config, stop, listener)
+    tokenizer = _pull_tokenizer(config, config.model.tokenizer or base_source, run, pull)
+    _in_place(run, tokenizer, "tokenizer")
+    _prepare(config, run, pull, stop, listener)
+    summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
+    base = pull_files(base_source, [CONFIG], run.base, pull, "config")
+    check_fit(summary, base.path / CONFIG, base_source, tokenizer.source)
+    return tokenizer.source
 
 
 def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listener) -> None:
@@ -80,24 +105,8 @@ def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listen
     _pull_tokenizer(config, config.model.tokenizer or config.model.base, run, pull)
     _pull_data(config, run, pull)
     _pull_weights(config, config.model.base, run, pull)
-
-
-def check_installed(config: RunConfig) -> None:
-    """Before anything is pulled: is the optimizer asked for installed? Raises: ConfigError."""
-    if config.train.optim == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "train.optim adamw_8bit needs bitsandbytes: pip install 'sft-job[bnb]', or set train.optim: adamw"
-        )
-
-
-def check_room(run: RunDir) -> None:
-    """Room for what passes between the processes, whatever is read in place. Raises: HardwareError."""
-    free = shutil.disk_usage(run.path).free
-    if free < ROOM_BYTES:
-        raise HardwareError(
-            f"a run needs {ROOM_BYTES >> 20} MB free below {run.path.parent} even if nothing is pulled, "
-            f"{free >> 20} MB are; free some, or set SFT_JOB_HOME to a larger disk"
-        )
+    if config.model.init is not None:
+        _pull_init(config, None, run, pull, listener)
 
 
 def pull_for(config: RunConfig, stop: Stop, listener: Listener) -> Pull:
@@ -109,8 +118,8 @@ def _field(name: str) -> Iterator[None]:
     """Data errors say which field of the config named the data."""
     try:
         yield
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+    except (DataError, ConfigError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _pull_tokenizer(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
@@ -124,6 +133,15 @@ def _pull_tokenizer(config: RunConfig, source: str, run: RunDir, pull: Pull) -> 
 def _pull_weights(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
     with _field("model.base"):
         return pull_weights(source, run.base, pull, config.model.trust_remote_code)
+
+
+def _pull_init(config: RunConfig, pinned: str | None, run: RunDir, pull: Pull, listener: Listener) -> Pulled:
+    with _field("model.init"):
+        initial = pull_initial(pinned or config.model.init or "", run.init, pull, config.model.trust_remote_code)
+        if warning := check_initial(config, initial):
+            listener.message(warning)
+    _in_place(run, initial.pulled, "init")
+    return initial.pulled
 
 
 def _in_place(run: RunDir, pulled: Pulled, name: str) -> None:
@@ -165,7 +183,7 @@ def _prepare(config: RunConfig, run: RunDir, pull: Pull, stop: Stop, listener: L
             if stop.requested():
                 if run.stop_requested() is None:
                     run.request_stop(stop.reason or "stop")
-                if stop.seconds_left < stop.grace_seconds / 2:
+                if stop.seconds_left < stop.budget_seconds / 2:
                     raise Stopped(f"stopped by {stop.reason} while preparing; nothing was committed yet")
             time.sleep(POLL_SECONDS)
     finally:
@@ -204,28 +222,3 @@ def _same_base(record: RunRecord, weights: Pulled) -> None:
             raise DataError(
                 f"{weights.source}/{name} changed since this run began; restore it, or begin anew in another run folder"
             )
-
-
-def check_lora_targets(config: RunConfig, run: RunDir, listener: Listener) -> None:
-    """Listed targets are looked for among the weights' names: the rank would find out only after the claim.
-
-    Patterns are left to the rank, and so are models with experts, whose layers are renamed when they are loaded.
-    Raises: ConfigError when no target is there; one of several is only told.
-    """
-    if config.lora is None or isinstance(config.lora.target_modules, str):
-        return
-    modules = module_names(run.base)
-    if not modules or any("expert" in name for name in modules):
-        return
-    lost = [
-        target
-        for target in config.lora.target_modules
-        if not any(name == target or name.endswith(f".{target}") for name in modules)
-    ]
-    if not lost:
-        return
-    there = ", ".join(sorted({name.rpartition(".")[2] for name in modules if "emb" not in name}))
-    text = f"lora.target_modules: {config.model.base} has no {' and no '.join(lost)}; there are {there}"
-    if len(lost) == len(config.lora.target_modules):
-        raise ConfigError(text)
-    listener.message(text)

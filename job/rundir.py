@@ -52,6 +52,11 @@ class RunDir:
         return self.path / "inputs" / "base"
 
     @property
+    def init(self) -> Path:
+        """The adapter or the weights that training starts from, where `model.init` names some and no commit is there."""
+        return self.path / "inputs" / "init"
+
+    @property
     def tokenizer(self) -> Path:
         return self.path / "inputs" / "tokenizer"
 

@@ -3,18 +3,21 @@
 Not before: a mistake that only the ranks find (a LoRA pattern that matches no module) is corrected in the same folder.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from job import __version__
 from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest, with_sets
+from job.config.changes import needs_new_start, next_folder, settings
+from job.config.trajectory import changed
 from job.errors import ConfigError, StorageError
 from job.host.topology import Topology, computes_bf16
 from job.inputs import Inputs
 from job.rundir import RunDir
 from job.storage.attempts import Owner, check_fence
 from job.storage.checkpoints import upload_folder
-from job.storage.records import RESULT, RUN, PreparedRecord, Result, RunRecord
+from job.storage.records import FORK, RESULT, RUN, PreparedRecord, Result, RunRecord
 from job.storage.store import NotFound, ObjectStore, open_store
 
 
@@ -36,11 +39,16 @@ def settle(config: RunConfig, record: RunRecord | None, machine: Topology) -> Ru
     prepared rows.
     """
     if record is not None:
-        ours = trajectory(config)
-        return config.replace({path: at for path, at in record.trajectory.items() if ours.get(path) == "auto" != at})
+        return as_settled(config, record)
     if config.model.precision != "auto":
         return config
     return config.replace({"model.precision": "bf16" if machine.device == "cuda" and computes_bf16() else "fp32"})
+
+
+def as_settled(config: RunConfig, record: RunRecord) -> RunConfig:
+    """The config, its deciding `auto`s as the run settled them."""
+    ours = trajectory(config)
+    return config.replace({path: at for path, at in record.trajectory.items() if ours.get(path) == "auto" != at})
 
 
 def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir) -> RunRecord:
@@ -61,6 +69,8 @@ def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, l
         base_source=inputs.base_source,
         tokenizer_source=inputs.tokenizer_source,
         version=__version__,
+        init=inputs.init,
+        init_source=inputs.init_source,
     )
     if store.put_if_absent(RUN, record.dump()):
         return record
@@ -68,10 +78,19 @@ def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, l
 
 
 def read_run(store: ObjectStore) -> RunRecord | None:
+    """None: the folder is no run yet. Raises: ConfigError when it is to become a fork: only `fork` may finish that."""
     try:
         return RunRecord.parse(store.get(RUN), f"{store.uri}/{RUN}")
     except NotFound:
+        pass
+    try:
+        store.get(FORK)
+    except NotFound:
         return None
+    raise ConfigError(
+        f"{store.uri} holds a fork that was begun and not finished; run the same `sft-job fork` again, "
+        "or use another folder"
+    )
 
 
 def read_result(store: ObjectStore) -> Result | None:
@@ -82,9 +101,34 @@ def read_result(store: ObjectStore) -> Result | None:
 
 
 def refuse_another_run(config: RunConfig, record: RunRecord) -> None:
-    """Raises: ConfigError with the fields that decide the trajectory and differ."""
+    """Raises: ConfigError with the deciding fields that differ, and the command that goes on anyway."""
     if differences := trajectory_diff(config, record.trajectory):
         raise ConfigError(
-            f"{config.run} is another run: {'; '.join(differences)}. "
-            "Put these fields back, or set `run` to a new folder"
+            f"{config.run} is another run: {'; '.join(differences)}. Put these fields back, set `run` to a new folder, "
+            f"or {_way_on(config, record)}"
         )
+
+
+def _way_on(config: RunConfig, record: RunRecord) -> str:
+    """How to go on from this run under the changed config."""
+    paths = changed(config, record.trajectory)
+    if fixed := needs_new_start(paths):
+        return instead_of_fork(config.run, fixed, record)
+    sets = " ".join(f"--set {shlex.quote(setting)}" for setting in settings(config, record.config, paths))
+    return (
+        "go on from its newest commit under this config: "
+        f"sft-job fork {shlex.quote(config.run)} --to {shlex.quote(next_folder(config.run))} {sets}"
+    )
+
+
+def instead_of_fork(run: str, fixed: Sequence[str], record: RunRecord) -> str:
+    """What to do where `fixed`, fields that no fork may change, have to be others."""
+    named = ", ".join(fixed)
+    if not any(path.startswith(("lora", "peft")) for path in fixed):
+        return (
+            f"begin a new run with its result and a fresh optimizer (no fork may change {named}): "
+            f"--set run={shlex.quote(next_folder(run))} --set model.init={shlex.quote(run)}"
+        )
+    if record.config.get("lora") is None:
+        return f"begin a new run with an adapter on its result: set model.base to the folder that {run}/{RESULT} names"
+    return f"leave the adapter as it is ({named}): then a fork, or a new run with model.init, goes on from it"

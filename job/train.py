@@ -63,7 +63,8 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
         len(rows), config.train.global_batch_size, config.train.epochs, config.train.max_steps, config.train.seed
     )
 
-    model = load_model(run.base, config, device.type)
+    init = run.init if config.model.init is not None and spec.resume_step is None else None
+    model = load_model(run.base, config, device.type, init)
     dtype = compute_dtype(config, device.type)
     arguments = trainer_arguments(run, config, schedule, device, dtype)  # starts the process group on several ranks
     model.to(device)

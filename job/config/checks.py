@@ -61,7 +61,8 @@ def _training(config: "RunConfig") -> Iterator[Mistake]:
 
 
 def _places(config: "RunConfig") -> Iterator[Mistake]:
-    sources = [(("model", "base"), config.model.base), (("model", "tokenizer"), config.model.tokenizer)]
+    model = config.model
+    sources = [(("model", name), getattr(model, name)) for name in ("base", "tokenizer", "init")]
     sources += [(("data", "train"), source.uri) for source in config.data.train]
     sources += [(("data", "eval"), config.data.eval if isinstance(config.data.eval, str) else None)]
     for path, source in sources:

@@ -18,8 +18,9 @@ class ModelConfig(Section):
         description="Base weights: s3://bucket/prefix, a path (read in place), or hf://org/name@revision."
     )
     tokenizer: SourcePlace | None = Field(None, description="Where the tokenizer comes from; null: the base's own.")
-    init: Annotated[str | None, Later] = Field(
-        None, description="Start from an adapter or another run's result, with a fresh optimizer."
+    init: SourcePlace | None = Field(
+        None,
+        description="Start from an adapter, another run's result or full weights, with a fresh optimizer at step 0.",
     )
     precision: Annotated[
         Literal["auto", "bf16", "fp32"],

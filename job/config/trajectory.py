@@ -24,16 +24,22 @@ def trajectory_digest(config: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def trajectory_diff(ours: RunConfig | Flat, theirs: RunConfig | Flat) -> list[str]:
-    """One line for each deciding field that differs. Our `auto` takes what the run settled on."""
+def changed(ours: RunConfig | Flat, theirs: RunConfig | Flat) -> list[str]:
+    """The paths of the deciding fields that differ, sorted. Our `auto` takes what the run settled on."""
     here = trajectory(ours) if isinstance(ours, RunConfig) else ours
     there = trajectory(theirs) if isinstance(theirs, RunConfig) else theirs
-    lines = []
-    for path in sorted({*here, *there}):
-        mine, its = _shown(here, path), _shown(there, path)
-        if mine != its and here.get(path) != "auto":
-            lines.append(f"{path}: {mine} here, {its} in run.json")
-    return lines
+    return [
+        path
+        for path in sorted({*here, *there})
+        if _shown(here, path) != _shown(there, path) and here.get(path) != "auto"
+    ]
+
+
+def trajectory_diff(ours: RunConfig | Flat, theirs: RunConfig | Flat) -> list[str]:
+    """One line for each of the `changed` fields."""
+    here = trajectory(ours) if isinstance(ours, RunConfig) else ours
+    there = trajectory(theirs) if isinstance(theirs, RunConfig) else theirs
+    return [f"{path}: {_shown(here, path)} here, {_shown(there, path)} in run.json" for path in changed(here, there)]
 
 
 def _shown(flat: Flat, path: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -64,6 +65,12 @@ class TrainConfig(Section):
         "auto", description="Recompute activations to save memory; auto: on for GPUs, off on the CPU."
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Data order, adapter initialisation and dropout follow from it.")
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of a run over `rows` rows: as given, else so many epochs of ceil(rows / global batch)."""
+        return self.max_steps or max(
+            1, math.ceil(Fraction(str(self.epochs)) * math.ceil(rows / self.global_batch_size))
+        )
 
     def warmup(self, steps: int) -> int:
         """Steps of warm-up in a run of `steps`: a share is rounded up."""

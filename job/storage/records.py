@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from job.errors import DataError
 
-RUN, RESULT = "run.json", "final/result.json"
+RUN, RESULT, FORK = "run.json", "final/result.json", "fork.json"
 ATTEMPT_KEY = re.compile(r"attempts/(\d{4,})(?:-([0-9a-f]{12}))?\.json")
 COMMIT_KEY = re.compile(r"commits/(\d{4,})-(\d{8,})(?:-([0-9a-f]{12}))?\.json")
 
@@ -44,6 +44,25 @@ class FileRecord(Record):
     name: Annotated[str, AfterValidator(_stays_below)]
     size: int  # bytes
     sha256: str  # hex
+    crc64nvme: str | None = None  # as in store.Entry; what a store can be asked about without reading the file
+
+
+class Origin(Record):
+    """Where a forked run, and its first commit, come from."""
+
+    run: str
+    commit: str  # key in that run
+    digest: str  # SHA-256, hex, of that commit's record
+
+
+class ForkRecord(Record):
+    """`fork.json`: this folder is to become a fork. All that is written for it follows from this record."""
+
+    origin: Origin
+    config: dict[str, Any]
+    prepared: str  # fingerprint
+    version: str
+    created: str
 
 
 class RunRecord(Record):
@@ -57,6 +76,9 @@ class RunRecord(Record):
     base_source: str  # the base with its revision pinned
     tokenizer_source: str  # likewise
     version: str
+    init: dict[str, str] = {}  # file name -> digest of what `model.init` names
+    init_source: str | None = None  # its folder, the revision pinned
+    origin: Origin | None = None  # of a fork
 
 
 class PreparedRecord(Record):
@@ -115,6 +137,7 @@ class Commit(Record):
     strategy: str
     versions: dict[str, str]
     created: str
+    origin: Origin | None = None  # of a fork's first commit
 
 
 class Result(Record):

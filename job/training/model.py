@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from job.config import RunConfig
 from job.errors import ConfigError, DataError
+from job.training.init import start_from_adapter
 
 PROBE_TOLERANCE = 0.05  # of the largest logit: far above rounding in bf16, far below another position's logits
 
@@ -23,8 +24,10 @@ def compute_dtype(config: RunConfig, device: str) -> torch.dtype:
     return torch.bfloat16 if wants else torch.float32
 
 
-def load_model(path: Path, config: RunConfig, device: str) -> Any:
+def load_model(path: Path, config: RunConfig, device: str, init: Path | None = None) -> Any:
     """The model to train, on the CPU: with LoRA a PeftModel over frozen weights, else every parameter trains.
+
+    `path` holds the base; `init`, for a start from it, what `model.init` names: an adapter with LoRA, else weights.
 
     Trainable parameters are fp32 whatever the compute type: bf16 AdamW at 2e-5 does not move a weight of 0.02.
     Adapters are initialised on the CPU from the seed, so that they do not depend on the device.
@@ -32,23 +35,29 @@ def load_model(path: Path, config: RunConfig, device: str) -> Any:
     """
     frozen_dtype = compute_dtype(config, device) if config.lora else torch.float32
     attention = config.model.attn_implementation
+    named, weights = f"model.base {config.model.base}", path
     try:
+        more: dict[str, Any] = {}
+        if init is not None and config.lora is None:
+            more["config"] = AutoConfig.from_pretrained(
+                path, trust_remote_code=config.model.trust_remote_code, local_files_only=True
+            )
+            named, weights = f"model.init {config.model.init}", init
         model, report = AutoModelForCausalLM.from_pretrained(
-            path,
+            weights,
             dtype=frozen_dtype,
             attn_implementation=None if attention == "auto" else attention,
             trust_remote_code=config.model.trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
+            **more,
         )
     except ImportError as error:
         raise ConfigError(f"model.attn_implementation {attention}: {_first_line(error)}") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"model.base {config.model.base} cannot be loaded: {_first_line(error)}") from error
+        raise DataError(f"{named} cannot be loaded: {_first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
-        raise DataError(
-            f"model.base {config.model.base} lacks {len(missing)} of the weights of its config, {missing[0]} first"
-        )
+        raise DataError(f"{named} lacks {len(missing)} of the weights of the base's config, {missing[0]} first")
     model.config.use_cache = False  # a cache would join packed documents
     if config.lora:
         torch.manual_seed(config.train.seed)
@@ -56,6 +65,8 @@ def load_model(path: Path, config: RunConfig, device: str) -> Any:
             model = get_peft_model(model, lora_config(config))
         except ValueError as error:
             raise ConfigError(f"lora: {_first_line(error)}") from error
+        if init is not None:
+            start_from_adapter(model, init, config.model.init or str(init))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

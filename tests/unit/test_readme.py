@@ -17,6 +17,7 @@ from job.errors import ConfigError, ExitCode
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "job").rglob("*.py")))
+INTERNAL = {"SFT_JOB_PARENT_PID", "SFT_JOB_RUN_DIR", "SFT_JOB_DEVICE", "SFT_JOB_KUBERNETES_JOB"}  # between our processes
 PATHS = {field.path for field in fields(RunConfig)}
 
 
@@ -113,9 +114,11 @@ def test_what_is_said_to_be_refused_is_refused_in_one_line(tmp_path: Path, setti
 
 def test_its_own_variables_are_read_somewhere_and_all_are_listed() -> None:
     named = {name for cells in rows("Environment variables") for name in code(cells[0])}
-    ours = {name for name in named if name.startswith("SFT_JOB_")}
+    ours = {name for name in code(section("Environment variables")) if name.startswith("SFT_JOB_")}
+    assert named
     assert ours and all(f'"{name}"' in SOURCE for name in ours)
-    assert {"SFT_JOB_HOME", "SFT_JOB_CACHE_GB"} == ours
+    settings = {name for name in re.findall(r'"(SFT_JOB_[A-Z_]+)"', SOURCE) if name not in INTERNAL}
+    assert settings == ours
 
 
 def test_both_recipes_are_shown() -> None:

@@ -1,5 +1,6 @@
 """What makes a folder a run is written once and decides everything after; another run is refused by field."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from job.settled import begin, load, read_result, read_run, refuse_another_run, 
 from job.storage.attempts import Owner
 from job.storage.checkpoints import download_files
 from job.storage.memory import MemoryStore
-from job.storage.records import RUN, PreparedRecord, RunRecord
+from job.storage.records import FORK, RUN, PreparedRecord, RunRecord
 from job.storage.store import ObjectStore, open_store
 from tests.committing import claimed, refusing
 from tests.hooked_store import HookedStore
@@ -74,6 +75,33 @@ def test_another_runs_config_is_refused_with_the_fields_that_differ(local: RunDi
     for part in ("train.seed: 7 here", "lora.r: 8 here", "is another run"):
         assert part in str(caught.value)
     assert caught.value.exit_code == ExitCode.CONFIG and "\n" not in str(caught.value)
+
+
+def refusal(of: RunConfig, local: RunDir, **fields: Any) -> str:
+    record = begin(of, (store := MemoryStore()), claimed(store), INPUTS, local)
+    with pytest.raises(ConfigError) as caught:
+        refuse_another_run(of.replace({path.replace("__", "."): value for path, value in fields.items()}), record)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_refusal_ends_in_the_very_command_that_forks_the_run(local: RunDir) -> None:
+    of = config("/runs/one's")
+    said = refusal(of, local, train__learning_rate=1e-3, trl={"adam_beta1": 0.8})
+    command = shlex.split(said[said.index("sft-job fork") :])
+    assert command == [
+        *("sft-job", "fork", "/runs/one's", "--to", "/runs/one's-2"),
+        *("--set", "train.learning_rate=0.001", "--set", 'trl={"adam_beta1": 0.8}'),
+    ]
+
+
+def test_where_no_fork_fits_the_refusal_says_what_does(local: RunDir) -> None:
+    other_base = refusal(config(), local, model__base="/other")
+    assert "sft-job fork" not in other_base
+    assert "--set run=/runs/one-2 --set model.init=/runs/one" in other_base
+    assert "leave the adapter as it is (lora.r)" in refusal(config(), local, lora__r=8)
+    onto_full = refusal(config(lora=None), local, lora={})
+    assert "set model.base to the folder that /runs/one/final/result.json names" in onto_full
 
 
 def test_fields_that_do_not_decide_the_trajectory_may_differ(local: RunDir) -> None:
@@ -159,6 +187,12 @@ def test_what_is_given_against_the_record_is_left_to_be_refused(local: RunDir) -
 
 def test_a_folder_that_is_no_run_yet_has_neither_record_nor_result(any_store: ObjectStore) -> None:
     assert read_run(any_store) is None and read_result(any_store) is None
+
+
+def test_a_fork_that_is_not_whole_is_no_folder_to_begin_in(any_store: ObjectStore) -> None:
+    any_store.put(FORK, b"{}")
+    with pytest.raises(ConfigError, match=r"run the same `sft-job fork` again"):
+        read_run(any_store)
 
 
 def test_a_store_that_refuses_is_never_a_folder_without_a_run() -> None:

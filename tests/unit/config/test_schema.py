@@ -22,7 +22,6 @@ def config(**values: object) -> RunConfig:
 @pytest.mark.parametrize(
     "setting",
     [
-        "model.init=s3://runs/other",
         "model.quantize=nf4",
         "model.add_tokens=[a]",
         "hooks=module.py",
@@ -121,7 +120,7 @@ def test_8_bit_adam_is_refused_where_its_state_would_be_sharded() -> None:
     ],
 )
 def test_a_run_is_never_inside_one_of_its_sources(refusal: Refusal, run: str, source: str) -> None:
-    for field in ("model.base", "model.tokenizer", "data.eval", "data.train"):
+    for field in ("model.base", "model.tokenizer", "model.init", "data.eval", "data.train"):
         (line,) = refusal(YAML, f"run={run}", f"{field}={source}")
         assert line.startswith("--set run: ") and f"lies inside {field}" in line
 
