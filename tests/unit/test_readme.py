@@ -17,7 +17,13 @@ from job.errors import ConfigError, ExitCode
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "job").rglob("*.py")))
-INTERNAL = {"SFT_JOB_PARENT_PID", "SFT_JOB_RUN_DIR", "SFT_JOB_DEVICE", "SFT_JOB_KUBERNETES_JOB"}  # between our processes
+INTERNAL = {
+    "SFT_JOB_PARENT_PID",
+    "SFT_JOB_RUN_DIR",
+    "SFT_JOB_DEVICE",
+    "SFT_JOB_KUBERNETES_JOB",
+    "SFT_JOB_DRILL",
+}  # between our processes
 PATHS = {field.path for field in fields(RunConfig)}
 
 
