@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.errors import DataError, StorageError
+from job.errors import DataError, HardwareError, StorageError
 from job.storage.attempts import Owner, check_fence, now
+from job.storage.checksum import crc_of_file
 from job.storage.records import COMMIT_KEY, Commit, FileRecord
 from job.storage.store import NotFound, ObjectStore
+
+PROBE = "commits/probe"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ def upload_folder(store: ObjectStore, folder: Path, prefix: str) -> list[FileRec
     records = []
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         name = path.relative_to(folder).as_posix()
-        records.append(FileRecord(name=name, size=path.stat().st_size, sha256=sha256(path)))
+        crc = crc_of_file(path).base64()
+        records.append(FileRecord(name=name, size=path.stat().st_size, sha256=sha256(path), crc64nvme=crc))
         store.upload(path, f"{prefix}/{name}")
     return records
 
@@ -46,24 +50,30 @@ def upload_folder(store: ObjectStore, folder: Path, prefix: str) -> list[FileRec
 def download_files(store: ObjectStore, prefix: str, files: list[FileRecord], folder: Path) -> None:
     """Download and check every file; a file that differs is read once more, past what any cache gave.
 
-    Raises: DataError naming the file that is damaged or missing.
+    Raises: DataError naming the file that is damaged or missing; HardwareError where it came whole and cannot be kept
+    so: then this machine is at fault, and no commit is condemned.
     """
     for file in files:
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
             target.unlink(missing_ok=True)
-            store.download(f"{prefix}/{file.name}", target)
+            came = store.download(f"{prefix}/{file.name}", target)
             if target.stat().st_size == file.size and sha256(target) == file.sha256:
                 break
         else:
+            if came.crc64nvme is not None and came.crc64nvme == file.crc64nvme != crc_of_file(target).base64():
+                raise HardwareError(
+                    f"{store.uri}/{prefix}/{file.name} came whole, but {target} does not hold what was written to it; "
+                    "this machine's disk or memory is faulty: run on another"
+                )
             raise DataError(f"{store.uri}/{prefix}/{file.name} is not the file that was committed (SHA-256 differs)")
 
 
 def commit_keys(store: ObjectStore) -> list[str]:
-    """Newest first."""
+    """Newest first. Attempts that share a number are in the order in which they fence each other: by nonce."""
     found = [match for entry in store.list("commits/") if (match := COMMIT_KEY.fullmatch(entry.key))]
-    found.sort(key=lambda match: (int(match[1]), int(match[2]), match[3] or ""), reverse=True)
+    found.sort(key=lambda match: (int(match[1]), match[3] or "", int(match[2])), reverse=True)
     return [match[0] for match in found]
 
 
@@ -129,7 +139,7 @@ def restore(store: ObjectStore, attempt: int, target: Path, say: Callable[[str],
     """
     passed: set[str] = set()
     vanished: set[str] = set()
-    while key := next((key for key in commit_keys(store) if key not in passed), None):
+    while key := next((key for key in _fresh_commit_keys(store) if key not in passed), None):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         try:
@@ -174,6 +184,15 @@ def fetch_best(store: ObjectStore, step: int | None, target: Path, wanted: bool)
         except DataError as damage:
             problem = str(damage)
     raise DataError(f"{store.uri}: the commit of the best evaluation, step {step}, cannot be read: {problem}")
+
+
+def _fresh_commit_keys(store: ObjectStore) -> list[str]:
+    """What others committed is never missed: to miss it is to begin anew beside a run that exists.
+
+    A client of a network filesystem remembers what a folder holds, for a minute or so, until it changes it itself.
+    """
+    store.put(PROBE, secrets.token_hex(8).encode())
+    return commit_keys(store)
 
 
 def _marker(key: str, attempt: int) -> str:

@@ -56,7 +56,13 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        if not folder.exists():  # another's delete removed it at this very moment
+            raise FileNotFoundError(errno.ENOENT, "removed while it was being made", str(folder)) from None
+        if not folder.is_dir():
+            raise
     sync_folder(folder.parent)
 
 
@@ -79,6 +85,12 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def forget(path: Path) -> None:
+    """Whoever reads the file next reads the disk, or the server, and not what memory kept of it."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_at(descriptor: int, data: memoryview, offset: int) -> None:

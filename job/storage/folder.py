@@ -7,7 +7,7 @@ from pathlib import Path
 
 from job.errors import DataError, StorageError
 from job.storage.checksum import Crc, crc_of_file
-from job.storage.disk import TEMPORARY, beside, disk_errors, sync, sync_folder
+from job.storage.disk import TEMPORARY, beside, disk_errors, forget, sync, sync_folder
 from job.storage.store import Entry, NotFound, Progress, Transient, check_expected
 
 CHUNK_BYTES = 4 << 20
@@ -80,7 +80,10 @@ class FolderStore:
         """Copies the file; a partial copy is not resumed, since reading in place (`local_path`) is the usual way."""
         entry = self.stat(key)
         check_expected(entry, expect, f"{self.uri}/{key}")
-        return replace(entry, crc64nvme=_copy(self._path(key), path, entry.etag, progress))
+        crc = _copy(self._path(key), path, entry.etag, progress)
+        with disk_errors(self._path(key)):
+            forget(self._path(key))
+        return replace(entry, crc64nvme=crc)
 
     def upload(self, path: Path, key: str, progress: Progress | None = None) -> None:
         with disk_errors(path):

@@ -1,5 +1,6 @@
 """A store in this process's memory, for simulations; it can also behave like a store without conditional writes."""
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,14 +23,20 @@ class MemoryStore:
         self.uri = f"memory://{name.strip('/')}"
         self._conditional = conditional
         self._lock = threading.Lock()
-        self._objects: dict[str, tuple[bytes, int]] = {}  # content, and the number of the write that brought it
-        self._writes = 0
+        self._objects: dict[str, tuple[bytes, str]] = {}  # content and etag
 
     @classmethod
     def shared(cls, name: str) -> "MemoryStore":
         """The same store for everyone in this process who asks for this name."""
         with cls._names:
             return cls._by_name.setdefault(name.strip("/"), cls(name))
+
+    def copy(self) -> "MemoryStore":
+        """A store of its own with the same objects."""
+        other = MemoryStore(self.uri.removeprefix("memory://"), self._conditional)
+        with self._lock:
+            other._objects = self._objects.copy()
+        return other
 
     def get(self, key: str) -> bytes:
         return self._find(key)[0]
@@ -46,13 +53,13 @@ class MemoryStore:
             return True
 
     def stat(self, key: str) -> Entry:
-        data, write = self._find(key)
-        return Entry(key, len(data), str(write), crc_of(data).base64())
+        data, etag = self._find(key)
+        return Entry(key, len(data), etag, crc_of(data).base64())
 
     def list(self, prefix: str) -> list[Entry]:
         with self._lock:
             keys = sorted(key for key in self._objects if key.startswith(prefix))
-            return [Entry(key, len(self._objects[key][0]), str(self._objects[key][1])) for key in keys]
+            return [Entry(key, len(self._objects[key][0]), self._objects[key][1]) for key in keys]
 
     def delete(self, keys: Sequence[str]) -> None:
         with self._lock:
@@ -60,8 +67,8 @@ class MemoryStore:
                 self._objects.pop(key, None)
 
     def download(self, key: str, path: Path, progress: Progress | None = None, expect: Entry | None = None) -> Entry:
-        data, write = self._find(key)
-        entry = Entry(key, len(data), str(write))
+        data, etag = self._find(key)
+        entry = Entry(key, len(data), etag)
         check_expected(entry, expect, f"{self.uri}/{key}")
         with disk_errors(path), beside(path) as (temporary, file):
             file.write(data)
@@ -83,10 +90,9 @@ class MemoryStore:
         return None
 
     def _write(self, key: str, data: bytes) -> None:
-        self._writes += 1
-        self._objects[key] = (bytes(data), self._writes)
+        self._objects[key] = (bytes(data), hashlib.blake2b(data, digest_size=16).hexdigest())
 
-    def _find(self, key: str) -> tuple[bytes, int]:
+    def _find(self, key: str) -> tuple[bytes, str]:
         with self._lock:
             if key not in self._objects:
                 raise NotFound(f"{self.uri}/{key} does not exist; check the name")

@@ -10,6 +10,9 @@ from pathlib import Path
 from job.errors import DataError, StorageError
 from job.storage.attempts import Owner, check_fence
 from job.storage.checkpoints import commit_keys, read_commit, step_of
+from job.storage.checksum import crc_of_file
+from job.storage.disk import disk_errors
+from job.storage.records import FileRecord
 from job.storage.store import ObjectStore
 
 UPLOAD = re.compile(r"(checkpoints/(\d{4,})-[0-9a-f]{12}/step-[^/]+)/")
@@ -34,8 +37,7 @@ def prune(
     try:
         back = read_commit(store, newest)
         for file in back.files:
-            if store.stat(f"{back.folder}/{file.name}").size != file.size:
-                raise DataError(f"{back.folder}/{file.name} has another size")
+            _check_stored(store, f"{back.folder}/{file.name}", file)
     except (DataError, StorageError) as error:
         say(f"old checkpoints are kept: the newest commit, {newest}, does not read back: {error}")
         return
@@ -56,6 +58,22 @@ def prune(
             _sweep(store, owner)
     except StorageError as error:
         say(f"old checkpoints were not deleted: {error}")
+
+
+def _check_stored(store: ObjectStore, key: str, file: FileRecord) -> None:
+    """By the checksum the store keeps of the whole object; where files can be read in place, by reading them.
+
+    Only the size is left to compare where a store keeps no checksum. Raises: DataError.
+    """
+    stored = store.stat(key)
+    if stored.size != file.size:
+        raise DataError(f"{key} has another size")
+    crc, path = stored.crc64nvme, store.local_path(key)
+    if crc is None and path is not None:
+        with disk_errors(path):
+            crc = crc_of_file(path).base64()
+    if crc is not None and file.crc64nvme is not None and crc != file.crc64nvme:
+        raise DataError(f"{key} is not what was sent (CRC64NVME differs)")
 
 
 def _sweep(store: ObjectStore, owner: Owner) -> None:

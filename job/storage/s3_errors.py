@@ -14,10 +14,20 @@ _PASSING = {
     "SlowDown", "Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequests", "RequestTimeout",
     "InternalError", "ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict", "BandwidthLimitExceeded",
 }  # fmt: skip
+# What was sent came damaged, or a multipart upload is not as it was left: it has to be sent again from its start.
+_DAMAGED = {
+    "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch",
+    "NoSuchUpload", "InvalidPart", "EntityTooSmall",
+}  # fmt: skip
+# Answers of stores that do not know a checksum, a conditional write, or DeleteObjects without an MD5
+_UNKNOWN = {
+    "NotImplemented", "InvalidArgument", "InvalidRequest", "MissingContentLength", "MissingContentMD5",
+    "InvalidDigest", "MalformedXML", "MethodNotAllowed", "MalformedTrailerError",
+}  # fmt: skip
 
 
 class Damaged(Transient):
-    """The bytes that came are not the object's."""
+    """The bytes that came are not those that were sent, here or there."""
 
 
 @contextmanager
@@ -25,6 +35,7 @@ def s3_errors(operation: str, uri: str, bucket: str, endpoint: str) -> Iterator[
     """Turns what boto3 and urllib3 raise into NotFound, Transient, Unreachable, ConfigError or StorageError."""
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     try:
@@ -38,16 +49,39 @@ def s3_errors(operation: str, uri: str, bucket: str, endpoint: str) -> Iterator[
         raise StorageError(f"{operation} {uri}: {error}") from error
     except BotoCoreError as error:
         raise _way(error, operation, uri, bucket, endpoint) from error
+    except (ResponseParserError, ValueError) as error:  # a number that is none
+        raise Damaged(f"{operation} {uri}: the answer of {endpoint} makes no sense: {_line(error)[:200]}") from error
     except (HTTPError, ConnectionError, TimeoutError) as error:
         raise Unreachable(f"{operation} {uri}: the connection to {endpoint} broke: {_line(error)}") from error
 
 
 def status_of(error: BaseException | None) -> tuple[str, int]:
     """(code, HTTP status) of a ClientError."""
-    response = getattr(error, "response", {})
+    response = getattr(error, "response", None) or {}  # botocore's own errors have one that is None
     return str(response.get("Error", {}).get("Code", "")), int(
         response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     )
+
+
+def answered(error: StorageError) -> tuple[str, int]:
+    """(code, HTTP status) of the answer that `error` was made of; ("", 0) where there was none."""
+    cause = error.__cause__
+    if cause is not None and not hasattr(cause, "response"):
+        cause = cause.__context__
+    return status_of(cause)
+
+
+def unknown_to_store(error: StorageError, endpoint: str) -> bool:
+    """Whether the store may just not know what it was asked with: worth another try without it."""
+    code, status = answered(error)
+    # Over https no body is hashed for the signature, so it is the framing of a trailing checksum that was not known.
+    unframed = code == "XAmzContentSHA256Mismatch" and endpoint.startswith("https:")
+    return code in _UNKNOWN or status in (405, 411, 501) or unframed
+
+
+def passes(code: str) -> bool:
+    """Whether an error of this code is worth another try."""
+    return code in _PASSING
 
 
 def missing_bucket(uri: str, bucket: str, endpoint: str) -> StorageError:
@@ -65,6 +99,8 @@ def _answer(error: Exception, operation: str, uri: str, bucket: str, endpoint: s
         return NotFound(f"{uri} does not exist at {endpoint}; check the name")
     if code in _PASSING or status in (408, 409, 429, 500, 502, 503, 504):
         return Transient(f"{operation} {uri}: {endpoint} answered {status} {code}: {said}")
+    if code in _DAMAGED:
+        return Damaged(f"{operation} {uri}: {endpoint} answered {status} {code}: {said}")
     if code in _CREDENTIALS or status in (401, 403):
         return StorageError(
             f"{operation} {uri} was refused by {endpoint} ({code or status}: {said}); check the credentials "

@@ -22,6 +22,7 @@ from job.storage.store import Entry, Progress, Transient, Unreachable
 PART_BYTES = 16 << 20
 CONNECTIONS = 4
 CHUNK_BYTES = 1 << 20  # read, summed and written at once: it stays in the processor's cache
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 20.0  # of one part's tries; each pause is twice the one before
 FALSE_ANSWERS = 5  # a server that answers a part wrongly this often does not know better
 
 News = int | tuple[int, Crc] | BaseException  # bytes that came or were thrown away | a part that is done | the end
@@ -155,7 +156,8 @@ class _Transfer:
                 tries += 1
                 false_answers += isinstance(error, FalseAnswer)
                 self._news.put(-crc.size)
-                pause = min(20.0, 0.25 * 2 ** min(tries, 8)) * random.uniform(0.5, 1.0)
+                pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(tries - 1, 8))
+                pause *= random.uniform(0.5, 1.0)
                 late = time.monotonic() + pause > self._deadline
                 if late or false_answers >= FALSE_ANSWERS or self._stop.is_set():
                     why = f"gave up after {tries} tries" + (f" in {self._give_up_after_seconds:.0f} s" if late else "")

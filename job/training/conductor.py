@@ -17,7 +17,7 @@ from job.rundir import EventWriter, RunDir, Spec
 from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
 from job.training.loss import summed_loss
-from job.training.snapshot import Snapshot, SnapshotWriter, capture, write
+from job.training.snapshot_writer import SnapshotWriter
 from job.training.steps import share
 from job.training.trainer import Boundary, Trainer
 
@@ -80,6 +80,8 @@ class Conductor:
 
     def begun(self) -> None:
         """Do the evaluation that was due at the step we resume from and was not done; see to runs that are through."""
+        if self._writer is not None:
+            self._writer.begin(self.trainer.model, self.trainer.own_optimizer)
         step, best_before = self._resume_step, self._best_step()
         if self.trainer.agreement.sum(self.stop_requested())[0]:
             self._stop(step)
@@ -141,10 +143,7 @@ class Conductor:
     def _take_snapshot(self, step: int, new_best: bool) -> None:
         begun = time.monotonic()
         if self._writer is not None:
-            snapshot = capture(step, self.trainer.model, self.trainer.own_optimizer, self.evaluations)
-            if new_best:
-                write(Snapshot(step, snapshot.trainable, {}, []), self._run.best)
-            self._writer.put(snapshot, needed=new_best)
+            self._writer.take(step, self.evaluations, needed=new_best)
         self._snapshot_step, self._last_snapshot = step, time.monotonic()
         self._events.write("snapshot", step=step, blocked_seconds=round(time.monotonic() - begun, 4))
 

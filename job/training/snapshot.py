@@ -1,66 +1,43 @@
 """A snapshot: trainable tensors and optimizer tensors whole, by parameter name, and one integer.
 
-The training loop waits only for the copy to host memory. A thread serializes into a hidden folder and renames it when
-all is on disk: a folder named step-N is whole. safetensors and JSON only.
+Written into a hidden folder that is renamed when all is on disk: a folder named step-N is whole. safetensors and JSON
+only. The optimizer's tensors are named "exp_avg/<parameter name>"; its step count is the run's step, but for parameters
+that had no gradient in some steps: those have "step/<parameter name>".
 """
 
 import errno
 import json
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 
 from job.errors import DataError, HardwareError
-from job.rundir import RunDir
+from job.training.packed import Packed, Tensors, pack
 
 FORMAT = 1
 TRAINABLE, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
-Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Host copies. `optimizer` maps "exp_avg/<parameter name>" to a tensor. Its step count is the run's step, but for
-    parameters that had no gradient in some steps: those have "step/<parameter name>"."""
+    """In host memory, best as the files it becomes. It is whole once `copied` has returned."""
 
     step: int
     trainable: Tensors
     optimizer: Tensors
     evaluations: list[dict[str, Any]]  # so far, as {"step": n, "eval_loss": x, ...}
+    copied: Callable[[], None] = lambda: None
 
 
 def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     """By name; tied parameters appear once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def capture(step: int, model: Any, optimizer: torch.optim.Optimizer, evaluations: list[dict[str, Any]]) -> Snapshot:
-    """Copy what a run needs to go on into host memory."""
-    parameters = trainable_parameters(model)
-    return Snapshot(
-        step,
-        {name: _host_copy(parameter) for name, parameter in parameters.items()},
-        {
-            f"{key}/{name}": _host_copy(value)
-            for name, parameter in parameters.items()
-            for key, value in optimizer.state.get(parameter, {}).items()
-            if (key != "step" and isinstance(value, torch.Tensor)) or (key == "step" and int(value) != step)
-        },
-        list(evaluations),
-    )
-
-
-def _host_copy(value: torch.Tensor | int) -> torch.Tensor:
-    return torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
 
 
 def write(snapshot: Snapshot, target: Path) -> None:
@@ -70,30 +47,34 @@ def write(snapshot: Snapshot, target: Path) -> None:
     """
     partial = target.with_name(f".{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
+    state = {"format": FORMAT, "step": snapshot.step, "evaluations": snapshot.evaluations}
     try:
         partial.mkdir(parents=True)
-        save_file(snapshot.trainable, partial / TRAINABLE)
-        save_file(snapshot.optimizer, partial / OPTIMIZER)
-        state = {"format": FORMAT, "step": snapshot.step, "evaluations": snapshot.evaluations}
-        (partial / STATE).write_text(json.dumps(state), encoding="utf-8")
-        for file in partial.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        snapshot.copied()
+        _write_file(partial / TRAINABLE, _file(snapshot.trainable))
+        _write_file(partial / OPTIMIZER, _file(snapshot.optimizer))
+        _write_file(partial / STATE, json.dumps(state).encode())
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if _disk_is_full(error):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HardwareError(
                 f"no space left for a snapshot in {target.parent}; free some, or set SFT_JOB_HOME"
             ) from error
         raise
 
 
-def _disk_is_full(error: Exception) -> bool:
-    """safetensors says it only in its text."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or any(f"os error {number})" in str(error) for number in full)
+def _file(tensors: Tensors) -> memoryview:
+    packed = tensors if isinstance(tensors, Packed) else pack(tensors)
+    return packed.file.numpy().data
+
+
+def _write_file(path: Path, data: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -139,51 +120,3 @@ def restore_optimizer(folder: Path, step: int, model: Any, optimizer: torch.opti
 
 def _step_count(count: torch.Tensor | int, in_tensors: bool) -> torch.Tensor | int:
     return torch.tensor(float(count)) if in_tensors else int(count)
-
-
-class SnapshotWriter:
-    """Writes on a thread, one at a time; a newer snapshot replaces one that still waits, unless that one is needed."""
-
-    def __init__(self, run: RunDir, written: Callable[[int, float], None]) -> None:
-        self._run, self._written = run, written
-        self._waiting: list[tuple[Snapshot, bool]] = []
-        self._error: BaseException | None = None
-        self._changed = threading.Condition()
-        self._busy = False
-        threading.Thread(target=self._work, daemon=True, name="snapshot-writer").start()
-
-    def put(self, snapshot: Snapshot, needed: bool = False) -> None:
-        """`needed`: only a newer needed one replaces it.
-
-        Raises what an earlier write raised: a full disk ends the run with its cause.
-        """
-        with self._changed:
-            self._raise_error()
-            self._waiting = [waits for waits in self._waiting if waits[1] and not needed] + [(snapshot, needed)]
-            self._changed.notify_all()
-
-    def wait(self) -> None:
-        """Until everything handed over is on disk."""
-        with self._changed:
-            self._changed.wait_for(lambda: (not self._waiting and not self._busy) or self._error is not None)
-            self._raise_error()
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
-                (snapshot, _), self._busy = self._waiting.pop(0), True
-            begun = time.monotonic()
-            try:
-                write(snapshot, self._run.snapshot(snapshot.step))
-                self._written(snapshot.step, time.monotonic() - begun)
-            except BaseException as error:
-                self._error = error
-            finally:
-                with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()

@@ -65,7 +65,7 @@ def test_a_store_that_refuses_checksums_gets_the_bytes_without(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("job.storage.s3.UPLOAD_PART_BYTES", 5 << 20)
+    monkeypatch.setattr("job.storage.s3_write.PART_BYTES", 5 << 20)
     faulty.faults.append(Fault("status", match=r"(?s)^P.*x-amz-(sdk-)?checksum", status=status, code=code))
     store = S3Store(s3.uri)
     (tmp_path / "f").write_bytes(os.urandom(size))
@@ -83,7 +83,7 @@ def test_a_store_that_refuses_checksums_gets_the_bytes_without(
 def test_what_is_written_has_its_checksum_in_the_store(
     s3: Bucket, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.storage.s3.UPLOAD_PART_BYTES", 5 << 20)
+    monkeypatch.setattr("job.storage.s3_write.PART_BYTES", 5 << 20)
     (tmp_path / "f").write_bytes(os.urandom(size))
     store = S3Store(s3.uri)
     store.upload(tmp_path / "f", "f")
@@ -138,7 +138,7 @@ def test_a_store_that_does_not_delete_many_at_once_is_asked_one_by_one(s3: Bucke
 def test_encryption_is_asked_for_with_every_write(
     s3: Bucket, faulty: FaultyProxy, sse: str, headers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.storage.s3.UPLOAD_PART_BYTES", 5 << 20)
+    monkeypatch.setattr("job.storage.s3_write.PART_BYTES", 5 << 20)
     store = open_store(s3.uri, {s3.name: Options(sse=sse)})
     (tmp_path / "small").write_bytes(b"1")
     (tmp_path / "large").write_bytes(bytes(6 << 20))
@@ -225,3 +225,59 @@ def test_objects_that_stand_for_folders_are_not_listed(s3: Bucket) -> None:
     s3.client().put_object(Bucket=s3.name, Key="run/", Body=b"")
     s3.client().put_object(Bucket=s3.name, Key="run/sub/", Body=b"")
     assert S3Store(f"{s3.uri}/run").list("") == []
+
+
+@pytest.mark.parametrize("operation", ["get", "stat", "download"])
+def test_what_is_missing_is_told_from_what_is_refused_where_only_the_runs_prefix_may_be_listed(
+    s3: Bucket, faulty: FaultyProxy, operation: str, tmp_path: Path
+) -> None:
+    """AWS answers 403 for a missing object to whoever may not list the whole bucket."""
+    store = S3Store(f"{s3.uri}/run")
+    store.put("k2", b"1")
+    calls = {"get": store.get, "stat": store.stat, "download": lambda key: store.download(key, tmp_path / "down")}
+    faulty.faults.append(Fault("hide", match=""))
+    with pytest.raises(NotFound, match=f"{s3.uri}/run/k does not exist"):
+        calls[operation]("k")
+    faulty.faults = [Fault("status", match="^(GET|HEAD) .*/run/k", status=403, code="AccessDenied")]
+    with pytest.raises(StorageError, match="refused") as caught:
+        calls[operation]("k2")
+    assert not isinstance(caught.value, NotFound), "it is there, and may not be read"
+    faulty.faults = [Fault("status", match="list-type", status=403, code="AccessDenied"), Fault("hide", match="")]
+    with pytest.raises(StorageError, match="refused") as caught:
+        calls[operation]("k")
+    assert not isinstance(caught.value, NotFound), "nobody knows"
+
+
+def test_a_damaged_body_that_the_store_refused_does_not_cost_the_checksums(
+    s3: Bucket, faulty: FaultyProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(s3.uri)
+    faulty.strict = True
+    faulty.faults.append(Fault("flip_upload", match="^PUT ", times=1))
+    with caplog.at_level(logging.WARNING):
+        store.put("k", b"a record" * 10)
+    assert "XAmzContentSHA256Mismatch" in caplog.text and "without" not in caplog.text
+    assert store.stat("k").crc64nvme
+
+
+@pytest.mark.parametrize(("code", "kind"), [("AccessDenied", StorageError), ("SlowDown", Transient)])
+def test_a_key_that_is_not_deleted_is_an_error_though_the_answer_as_a_whole_is_not(
+    s3: Bucket, faulty: FaultyProxy, code: str, kind: type[StorageError]
+) -> None:
+    body = f"<DeleteResult><Error><Key>k</Key><Code>{code}</Code><Message>no</Message></Error></DeleteResult>"
+    faulty.faults.append(Fault("status", match=r"^POST .*\?delete", status=200, body=body))
+    with pytest.raises(StorageError, match=rf"{code}: no.*check s3:DeleteObject") as caught:
+        S3Store(s3.uri).delete(["k"])
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("size", ["1x", "<a/>"])
+def test_an_answer_that_makes_no_sense_is_asked_for_again(s3: Bucket, faulty: FaultyProxy, size: str) -> None:
+    store = open_store(s3.uri, give_up_after_seconds=3)
+    store.put("k", b"1")
+    item = f"<Contents><Key>k</Key><ETag>e</ETag><Size>{size}</Size></Contents>"
+    faulty.faults.append(Fault("status", status=200, body=f"<ListBucketResult>{item}</ListBucketResult>", times=1))
+    assert [entry.size for entry in store.list("")] == [1]
+    faulty.faults[0].times = 10**9
+    with pytest.raises(StorageError, match="makes no sense"):
+        store.list("")

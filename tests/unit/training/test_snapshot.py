@@ -19,16 +19,20 @@ from transformers import AutoModelForCausalLM
 from job.errors import DataError, ExitCode, HardwareError
 from job.rundir import RunDir
 from job.tiny import make
-from job.training import snapshot as module
+from job.training import snapshot_writer as module
+from job.training.buffers import HostBuffer
+from job.training.capture import Capturer
 from job.training.snapshot import (
+    STATE,
+    TRAINABLE,
     Snapshot,
-    SnapshotWriter,
-    capture,
+    read_tensors,
     restore_optimizer,
     restore_parameters,
     trainable_parameters,
     write,
 )
+from job.training.snapshot_writer import SnapshotWriter
 
 ROOT = Path(__file__).parents[3]
 BEFORE, AFTER = 3, 3  # steps
@@ -86,6 +90,10 @@ def train(model: Any, optimizer: torch.optim.Optimizer, steps: range) -> None:
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+def capture(step: int, model: Any, optimizer: torch.optim.Optimizer, evaluations: list[dict[str, Any]]) -> Snapshot:
+    return Capturer(model, optimizer).capture(step, evaluations, HostBuffer())
 
 
 def bits(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, bytes]:
@@ -152,10 +160,10 @@ def test_a_snapshot_holds_what_trains_and_nothing_frozen(base: Path, tmp_path: P
     own = grouped(model, adamw)
     train(model, own, range(1))
     write(capture(1, model, own, [{"step": 1, "eval_loss": 2.5}]), tmp_path / "step")
-    with safe_open(tmp_path / "step" / module.TRAINABLE, framework="pt") as file:
+    with safe_open(tmp_path / "step" / TRAINABLE, framework="pt") as file:
         names = set(file.keys())
     assert names and all("lora_" in name for name in names)
-    state = json.loads((tmp_path / "step" / module.STATE).read_text())
+    state = json.loads((tmp_path / "step" / STATE).read_text())
     assert (state["step"], state["evaluations"]) == (1, [{"step": 1, "eval_loss": 2.5}])
 
 
@@ -218,7 +226,7 @@ def small(step: int, size: int = 8) -> Snapshot:
 def test_a_newer_best_takes_the_place_of_the_older(tmp_path: Path) -> None:
     for step in (1, 2):
         write(small(step), tmp_path / "best")
-    assert json.loads((tmp_path / "best" / module.STATE).read_text())["step"] == 2
+    assert json.loads((tmp_path / "best" / STATE).read_text())["step"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
@@ -247,9 +255,9 @@ def test_a_kill_at_any_moment_of_writing_leaves_no_folder_that_looks_whole(tmp_p
         process.wait()
         hidden = hidden or any(entry.name.startswith(".") for entry in run.snapshots.iterdir())
         for step, folder in run.whole_snapshots():
-            stored = module.read_tensors(folder / module.TRAINABLE)["w"]
+            stored = read_tensors(folder / TRAINABLE)["w"]
             assert stored.shape == (2_000_000,) and bool((stored == step).all())
-            assert json.loads((folder / module.STATE).read_text())["step"] == step
+            assert json.loads((folder / STATE).read_text())["step"] == step
             for file in folder.iterdir():
                 file.unlink()
             folder.rmdir()
@@ -299,17 +307,25 @@ class Held:
         self.really(snapshot, target)
 
 
+def taker(run: RunDir, said: Callable[[int, float], None] = lambda step, seconds: None) -> SnapshotWriter:
+    """Takes snapshots of a model of one weight, with memory for many."""
+    writer = SnapshotWriter(run, said, buffers=5)
+    model = torch.nn.Linear(1, 1, bias=False)
+    writer.begin(model, torch.optim.SGD(model.parameters()))
+    return writer
+
+
 def written(run: RunDir) -> list[int]:
     return [step for step, _ in run.whole_snapshots()]
 
 
 def test_the_newest_of_those_that_wait_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, held, said = RunDir(tmp_path / "run").make(), Held(monkeypatch), list[int]()
-    writer = SnapshotWriter(run, lambda step, seconds: said.append(step))
-    writer.put(small(1))
+    writer = taker(run, lambda step, seconds: said.append(step))
+    writer.take(1, [])
     assert held.begun.wait(60)
     for step in (2, 3, 4):
-        writer.put(small(step))
+        writer.take(step, [])
     assert written(run) == []
     held.go_on.set()
     writer.wait()
@@ -318,17 +334,17 @@ def test_the_newest_of_those_that_wait_wins(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_needed_snapshot_is_replaced_by_a_needed_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, held = RunDir(tmp_path / "run").make(), Held(monkeypatch)
-    writer = SnapshotWriter(run, lambda step, seconds: None)
-    writer.put(small(1))
+    writer = taker(run)
+    writer.take(1, [])
     assert held.begun.wait(60)
     for step, needed in [(2, True), (3, False), (4, True), (5, False), (6, False)]:
-        writer.put(small(step), needed)
+        writer.take(step, [], needed)
     held.go_on.set()
     writer.wait()
     assert written(run) == [1, 4, 6]
 
 
-@pytest.mark.parametrize("call", ["put", "wait"])
+@pytest.mark.parametrize("call", ["take", "wait"])
 def test_a_write_that_fails_surfaces_in_the_training_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -340,13 +356,13 @@ def test_a_write_that_fails_surfaces_in_the_training_loop(
         raise HardwareError("no space left")
 
     monkeypatch.setattr(module, "write", fail)
-    writer = SnapshotWriter(run, lambda step, seconds: None)
-    writer.put(small(1))
+    writer = taker(run)
+    writer.take(1, [])
     assert failed.wait(60)
     with pytest.raises(HardwareError):
         if call == "wait":
             writer.wait()
         for step in range(2, 1000):
-            writer.put(small(step))
+            writer.take(step, [])
             time.sleep(0.01)
     assert list(run.snapshots.iterdir()) == []

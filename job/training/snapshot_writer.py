@@ -1,0 +1,157 @@
+"""Takes snapshots and writes them on a thread: one is written at a time, and the newest of those that wait wins.
+
+The training loop waits for the copy into a host buffer, and for a buffer: there are two where memory allows, so that a
+snapshot can be taken while the one before is still being written.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from job.rundir import RunDir
+from job.training.buffers import HostBuffer
+from job.training.capture import Capturer
+from job.training.host_memory import available_bytes
+from job.training.packed import Kinds
+from job.training.snapshot import Snapshot, write
+
+BUFFERS = 2
+ROOM = 2  # a second buffer is made where memory is left for this many of it
+Evaluations = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Waits:
+    snapshot: Snapshot
+    needed: bool
+    buffer: HostBuffer
+
+
+class SnapshotWriter:
+    """`written(step, seconds)` is called on the thread, after each snapshot."""
+
+    def __init__(self, run: RunDir, written: Callable[[int, float], None], buffers: int = BUFFERS) -> None:
+        self._run, self._written, self._most_buffers = run, written, buffers
+        self._capturer: Capturer | None = None
+        self._buffers: list[HostBuffer] = []
+        self._free: list[HostBuffer] = []
+        self._waiting: list[_Waits] = []
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._busy = self._preparing = False
+        threading.Thread(target=self._work, daemon=True, name="snapshot-writer").start()
+
+    def begin(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Whose snapshots will be taken. After the first step, when their size is known, a buffer is made beside the
+        training, so that the first snapshot is as quick as the others."""
+        self._capturer = Capturer(model, optimizer)
+        optimizer.register_step_post_hook(self._prepare)
+
+    def take(self, step: int, evaluations: Evaluations, needed: bool = False) -> None:
+        """Copy, and have it written. `needed`: it is the best so far; its trainable tensors also become the run's best,
+        and only a newer needed one replaces it while it waits.
+
+        Raises what an earlier write raised: a full disk ends the run with its cause.
+        """
+        assert self._capturer is not None, "begin comes first"
+        buffer = self._buffer(needed)
+        snapshot = self._capturer.capture(step, evaluations, buffer)
+        with self._changed:
+            self._waiting.append(_Waits(snapshot, needed, buffer))
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Until everything taken is on disk. Raises as `take`."""
+        with self._changed:
+            self._changed.wait_for(lambda: (not self._waiting and not self._busy) or self._error is not None)
+            self._raise_error()
+
+    # ---- buffers
+
+    def _prepare(self, *_: object) -> None:
+        with self._changed:
+            if self._buffers:
+                return
+            buffer, self._preparing = self._another_buffer(), True
+        assert self._capturer is not None
+        sizes = self._capturer.kinds()
+        threading.Thread(target=self._make, args=(buffer, sizes), daemon=True, name="snapshot-buffer").start()
+
+    def _make(self, buffer: HostBuffer, sizes: tuple[Kinds, Kinds]) -> None:
+        try:
+            buffer.fit(*sizes)
+        except BaseException as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._preparing = False
+                self._changed.notify_all()
+
+    def _buffer(self, needed: bool) -> HostBuffer:
+        with self._changed:
+            self._drop_older(needed)
+            self._changed.wait_for(lambda: not self._preparing)
+            if not self._free and self._has_room():
+                self._another_buffer()
+            self._changed.wait_for(lambda: bool(self._free) or self._error is not None)
+            self._raise_error()
+            return self._free.pop()
+
+    def _has_room(self) -> bool:
+        made = len(self._buffers)
+        return made == 0 or (made < self._most_buffers and available_bytes() >= ROOM * self._buffers[0].size_bytes)
+
+    def _another_buffer(self) -> HostBuffer:
+        assert self._capturer is not None
+        buffer = HostBuffer(self._capturer.gpu)
+        self._buffers.append(buffer)
+        self._free.append(buffer)
+        return buffer
+
+    # ---- the queue
+
+    def _drop_older(self, needed: bool) -> None:
+        older, self._waiting = self._waiting, []
+        for waits in older:
+            if waits.needed and not needed:
+                self._waiting.append(waits)
+            else:
+                self._give_back(waits)
+
+    def _give_back(self, waits: _Waits) -> None:
+        waits.snapshot.copied()
+        self._free.append(waits.buffer)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                waits, self._busy = self._waiting.pop(0), True
+            begun = time.monotonic()
+            try:
+                self._write(waits)
+                self._written(waits.snapshot.step, time.monotonic() - begun)
+                with self._changed:
+                    self._give_back(waits)
+            except BaseException as error:
+                self._error = error
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _write(self, waits: _Waits) -> None:
+        """The best first: a commit never names a best that is not there."""
+        snapshot = waits.snapshot
+        snapshot.copied()
+        if waits.needed:
+            write(Snapshot(snapshot.step, snapshot.trainable, {}, []), self._run.best)
+        write(snapshot, self._run.snapshot(snapshot.step))

@@ -1,0 +1,36 @@
+"""The store of a run folder, its operations seen by an observer; downloads come damaged where the plan says so."""
+
+import re
+from pathlib import Path
+
+from job.storage.store import Entry, ObjectStore, Progress
+from tests.chaos.observing import Observer
+from tests.hooked_store import HookedStore
+
+
+class _BadMemory(HookedStore):
+    """Every download whose key matches has one bit flipped, each time."""
+
+    flip: str
+
+    def download(self, key: str, path: Path, progress: Progress | None = None, expect: Entry | None = None) -> Entry:
+        entry = super().download(key, path, progress, expect)
+        if re.search(self.flip, key):
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+        return entry
+
+
+def hooked(inner: ObjectStore, seen: Observer) -> ObjectStore:
+    def before(operation: str, key: str) -> None:
+        seen.saw(f"before {operation} {key}")
+
+    def after(operation: str, key: str) -> None:
+        seen.saw(f"after {operation} {key}")
+
+    if not seen.plan.flip:
+        return HookedStore(inner, before, after)
+    store = _BadMemory(inner, before, after)
+    store.flip = seen.plan.flip
+    return store
