@@ -53,7 +53,7 @@ class RunDir:
 
     @property
     def init(self) -> Path:
-        """The adapter or the weights that training starts from, where `model.init` names some and no commit is there."""
+        """The adapter or the weights to start from, where `model.init` names some and no commit is there."""
         return self.path / "inputs" / "init"
 
     @property

@@ -45,10 +45,10 @@ def committed(
     return commit(store, by, snapshot(tmp_path, step), step, None, evaluations or [], SOURCE)
 
 
-def restored(store: ObjectStore, tmp_path: Path, said: list[str] | None = None) -> int | None:
+def restored(store: ObjectStore, tmp_path: Path, said: list[str] | None = None, attempt: int = 99) -> int | None:
     """The step that is restored, its files compared with what was committed; None: a fresh start."""
     target = tmp_path / "resume"
-    found = restore(store, 99, target, (said if said is not None else []).append)
+    found = restore(store, attempt, target, (said if said is not None else []).append)
     if found is None:
         return None
     assert {path.name: path.read_bytes() for path in target.iterdir()} == content(found[1].step)

@@ -122,10 +122,10 @@ def commit(
     key = owner.commit_key(step)
     if store.put_if_absent(key, record.dump()):
         return key
-    if read_commit(store, key).folder == folder:  # an earlier try of ours, whose answer was lost
-        return key
+    if read_commit(store, key).nonce == owner.nonce and not _marked(store, key, owner.attempt):
+        return key  # an earlier try of ours, whose answer was lost
     raise StorageError(
-        f"{store.uri}/{key} exists already and names other files: this attempt found it damaged, or never wrote it; "
+        f"{store.uri}/{key} exists already: this attempt found it damaged, or never wrote it; "
         "the next checkpoint takes its place"
     )
 
@@ -193,6 +193,15 @@ def _fresh_commit_keys(store: ObjectStore) -> list[str]:
     """
     store.put(PROBE, secrets.token_hex(8).encode())
     return commit_keys(store)
+
+
+def _marked(store: ObjectStore, key: str, attempt: int) -> bool:
+    """Whether this attempt found the commit damaged."""
+    try:
+        store.get(_marker(key, attempt))
+    except NotFound:
+        return False
+    return True
 
 
 def _marker(key: str, attempt: int) -> str:

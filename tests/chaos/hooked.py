@@ -1,8 +1,10 @@
 """The store of a run folder, its operations seen by an observer; downloads come damaged where the plan says so."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from job.storage.checksum import crc_of_file
 from job.storage.store import Entry, ObjectStore, Progress
 from tests.chaos.observing import Observer
 from tests.hooked_store import HookedStore
@@ -12,6 +14,7 @@ class _BadMemory(HookedStore):
     """Every download whose key matches has one bit flipped, each time."""
 
     flip: str
+    unnoticed: bool
 
     def download(self, key: str, path: Path, progress: Progress | None = None, expect: Entry | None = None) -> Entry:
         entry = super().download(key, path, progress, expect)
@@ -19,6 +22,8 @@ class _BadMemory(HookedStore):
             data = bytearray(path.read_bytes())
             data[len(data) // 2] ^= 1
             path.write_bytes(data)
+            if self.unnoticed:
+                return replace(entry, crc64nvme=crc_of_file(path).base64())
         return entry
 
 
@@ -32,5 +37,5 @@ def hooked(inner: ObjectStore, seen: Observer) -> ObjectStore:
     if not seen.plan.flip:
         return HookedStore(inner, before, after)
     store = _BadMemory(inner, before, after)
-    store.flip = seen.plan.flip
+    store.flip, store.unnoticed = seen.plan.flip, seen.plan.flip_unnoticed
     return store

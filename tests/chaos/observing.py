@@ -61,6 +61,7 @@ class Plan:
     clock_seconds: float = 0.0  # by which the wall clock is off ...
     clock_from: str = ""  # ... from this line on
     flip: str = ""  # downloads from the run folder whose key matches arrive with a flipped bit
+    flip_unnoticed: bool = False  # ... before anybody checks what comes; else once it is on this machine's disk
     record: bool = False  # all lines, in lines-PROCESS
 
     def dump(self) -> dict[str, Any]:

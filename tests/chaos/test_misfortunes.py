@@ -19,7 +19,7 @@ from job.storage.checkpoints import commit_keys, read_commit, restore
 from job.storage.pruning import prune
 from job.storage.store import open_store
 from tests.chaos.experiment import LAYOUTS, Laboratory
-from tests.chaos.judge import finished, judge_commits, launches, newest_step, tensors, trajectory
+from tests.chaos.judge import judge_commits, launches, newest_step, tensors, trajectory
 from tests.chaos.observing import SUPERVISOR, Deed
 from tests.chaos.zombie import start_with
 from tests.committing import claimed, committed, content
@@ -226,37 +226,38 @@ def test_a_planted_pickle_is_never_opened(laboratory: Laboratory) -> None:
 # ---- bad memory
 
 
-def test_bad_memory_on_one_node_condemns_no_commit(laboratory: Laboratory) -> None:
-    newest = stopped_run(laboratory, "memory")
-    store = laboratory.store("memory")
+@pytest.mark.parametrize(("unnoticed", "code"), [(False, ExitCode.HARDWARE), (True, ExitCode.DATA)])
+def test_bad_memory_on_one_node_condemns_no_commit(laboratory: Laboratory, unnoticed: bool, code: ExitCode) -> None:
+    """Where the node can tell that what came was whole it blames itself; where it cannot, others verify anew."""
+    name = f"memory-{code}"
+    newest, store = stopped_run(laboratory, name), laboratory.store(name)
     before = commit_keys(store)
-    bad = laboratory.start("memory", ONE, "bad-node", flip=r"checkpoints/.*optimizer")
-    assert bad.ended() == ExitCode.DATA, bad.said()
-    assert len(store.list("damaged/")) == len(before) and commit_keys(store) == before
-    good = laboratory.start("memory", ONE)
+    bad = laboratory.start(name, ONE, "bad-node", flip=r"checkpoints/.*optimizer", flip_unnoticed=unnoticed)
+    assert bad.ended() == code, bad.said()
+    assert len(store.list("damaged/")) == (len(before) if unnoticed else 0) and commit_keys(store) == before
+    good = laboratory.start(name, ONE)
     assert good.ended() == ExitCode.DONE, good.said()
     assert f"resumed from step {newest} ({before[0]}" in good.said()
-    assert_as_if_alone(laboratory, "memory")
+    assert_as_if_alone(laboratory, name)
 
 
-def test_bad_memory_that_spoils_the_newest_commit_only_takes_the_one_before_and_leaves_it_to_others(
+def test_bad_memory_that_spoils_the_newest_commit_takes_the_one_before_and_leaves_the_newest_to_others(
     laboratory: Laboratory,
 ) -> None:
-    newest = stopped_run(laboratory, "memory-newest")
-    store = laboratory.store("memory-newest")
+    name = "memory-newest"
+    newest, store = stopped_run(laboratory, name), laboratory.store(name)
     keys = commit_keys(store)
-    folder = read_commit(store, keys[0]).folder
     bad = laboratory.start(
-        "memory-newest",
+        name,
         ONE,
         "bad-node",
-        flip=f"{folder}/trainable",
+        flip=f"{read_commit(store, keys[0]).folder}/trainable",
+        flip_unnoticed=True,
         deed=Deed("rank-0", r"event training", "SIGKILL", SUPERVISOR),
     )
     assert bad.ended() == -signal.SIGKILL, bad.said()
     assert f"commit {keys[0]} is damaged" in bad.said() and f"({keys[1]}" in bad.said()
-    good = laboratory.start("memory-newest", ONE)
+    good = laboratory.start(name, ONE)
     assert good.ended() == ExitCode.DONE, good.said()
     assert f"resumed from step {newest} ({keys[0]}" in good.said()
-    assert_as_if_alone(laboratory, "memory-newest")
-    assert finished(store) is not None
+    assert_as_if_alone(laboratory, name)

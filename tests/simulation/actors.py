@@ -1,18 +1,12 @@
-"""What an attempt does with its run's store, by the product's own functions, one operation at a time.
-
-An actor is a function of the answers it got: given those so far, it is run from its beginning, is handed them one by
-one, and is cut off at the first operation that has none yet. So nothing of it has to be kept or copied, and wherever an
-exploration goes back to, it can go on from there. Randomness and clocks are counters.
-"""
+"""What an attempt does with its run's store, by the product's own functions; chance and clocks are counters."""
 
 import contextlib
-import json
 import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,101 +24,12 @@ from job.storage.checkpoints import Provenance, download_files, restore, step_of
 from job.storage.committer import Committer
 from job.storage.records import COMMIT_KEY, PreparedRecord
 from job.storage.retry import RetryingStore
-from job.storage.store import Entry, NotFound, ObjectStore, Progress
+from job.storage.store import ObjectStore
 from job.versions import versions
-from tests.simulation.world import Failed, Missing, Request
+from tests.simulation import content
+from tests.simulation.life import CutOff, FedStore, Life, Note, Script
 
 FINGERPRINT = "f1"
-
-
-class CutOff(BaseException):
-    """The operation that was asked for has no answer yet; nothing may catch it."""
-
-
-@dataclass(frozen=True)
-class Script:
-    """What an actor is started for. `nonce`: the first digit of its nonces, which order claims of one number."""
-
-    nonce: str
-    steps: tuple[int, ...] = (1, 3)  # that it commits, as far as they are not done; the last is the run's
-    keep: int = 1
-    take_over: bool = True
-    polls: int = 0  # looks at a predecessor's heartbeat, where it does not insist
-    replays: bool = False  # its ranks crash after the first commit; it goes on in place from what restore() finds
-    reads: bool = False  # it claims nothing, and only brings the newest commit to itself
-
-
-@dataclass(frozen=True)
-class Note:
-    """What an actor would say for certain: an acknowledgement it got, or how it ended."""
-
-    kind: str
-    value: Any = None
-
-
-@dataclass
-class Life:
-    """One run of an actor on the answers so far."""
-
-    answers: Sequence[Any]
-    notes: list[Note] = field(default_factory=list)
-    request: Request | None = None  # that has no answer yet; None: the actor has ended
-    drawn: int = 0
-    clock_seconds: float = 0.0
-    _at: int = 0
-
-    def ask(self, request: Request) -> Any:
-        if self.request is not None or self._at == len(self.answers):
-            self.request = self.request or request
-            raise CutOff
-        answer = self.answers[self._at]
-        self._at += 1
-        if isinstance(answer, Missing):
-            raise NotFound(answer.message)
-        if isinstance(answer, Failed):
-            raise answer.error(request.key)
-        return answer
-
-
-class FedStore:
-    """Answers from a list; like every store it gets its patience from `RetryingStore`."""
-
-    uri = "memory://run"
-    conditional = True
-
-    def __init__(self, life: Life) -> None:
-        self._life = life
-
-    def get(self, key: str) -> bytes:
-        return self._life.ask(Request("get", key))
-
-    def put(self, key: str, data: bytes) -> None:
-        self._life.ask(Request("put", key, bytes(data)))
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        return self._life.ask(Request("put_if_absent", key, bytes(data)))
-
-    def stat(self, key: str) -> Entry:
-        return self._life.ask(Request("stat", key))
-
-    def list(self, prefix: str) -> list[Entry]:
-        return list(self._life.ask(Request("list", prefix)))
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """One by one: a store's own deletion of many is not atomic."""
-        for key in keys:
-            self._life.ask(Request("delete", key))
-
-    def download(self, key: str, path: Path, progress: Progress | None = None, expect: Entry | None = None) -> Entry:
-        data = self._life.ask(Request("download", key))
-        path.write_bytes(data)
-        return Entry(key, len(data), "")
-
-    def upload(self, path: Path, key: str, progress: Progress | None = None) -> None:
-        self._life.ask(Request("upload", key, path.read_bytes()))
-
-    def local_path(self, key: str) -> Path | None:
-        return None
 
 
 class InPlace(Committer):
@@ -267,13 +172,13 @@ class Stage:
             script.keep,
             lambda evaluations: None,
             lambda text: None,
-            before_first=lambda: begin(self.config, store, owner, inputs, self._prepared(local, owner)),
+            before_first=lambda: begin(self.config, store, owner, inputs, content.prepared(local, owner)),
         )
         tell = committer.acknowledged = lambda key: note(Note("committed", (owner, step_of(key))))
         crashes = script.replays
         while left := [later for later in script.steps if later > step]:
             step = left[0]
-            committer.attempt(step, self._snapshot(local, owner, step))
+            committer.attempt(step, content.snapshot(local, owner, step))
             if crashes:
                 crashes = False
                 step, parent = self._restore(store, owner, local, note)
@@ -282,9 +187,8 @@ class Stage:
                 committer.acknowledged = tell
         if committer.last_error is not None:
             raise committer.last_error
-        final = self._folder(local.final, {"adapter_model.safetensors": self.text(owner, step)})
         said: list[str] = []
-        publishing.publish(self.config, store, owner, inputs, RunDir(final.parent), committer, Said(said))
+        publishing.publish(self.config, store, owner, inputs, content.final(local, owner, step), committer, Said(said))
         note(Note("published", owner if said[-1].startswith("finished") else None))
 
     def _restore(
@@ -301,7 +205,7 @@ class Stage:
         key, commit = found
         texts = {file.name: (local.resume / file.name).read_text() for file in commit.files}
         by = Owner(commit.attempt, commit.nonce, COMMIT_KEY.fullmatch(key)[3] is None)
-        if texts != self.snapshot_files(by, commit.step):
+        if texts != content.snapshot_files(by, commit.step):
             note(Note("wrong", f"{key} is not what attempt {by.name} committed at step {commit.step}: {texts}"))
         note(Note("restored", (by, commit.step)))
         return commit.step, key
@@ -315,33 +219,6 @@ class Stage:
         download_files(store, prepared.folder, prepared.files, folder)
         if len({(folder / file.name).read_text() for file in prepared.files}) != 1:
             raise DataError("the prepared rows are of two attempts")
-
-    # ---- local files, whose content says whose they are
-
-    @staticmethod
-    def text(owner: Owner, step: int) -> str:
-        return f"attempt {owner.attempt} ({owner.nonce}) step {step}"
-
-    @classmethod
-    def snapshot_files(cls, owner: Owner, step: int) -> dict[str, str]:
-        state = json.dumps({"step": step, "evaluations": [], "of": cls.text(owner, step)})
-        return {"state.json": state, "trainable.safetensors": cls.text(owner, step)}
-
-    def _snapshot(self, local: RunDir, owner: Owner, step: int) -> Path:
-        files = self.snapshot_files(owner, step)
-        return self._folder(local.path / f"snapshot-{owner.attempt}-{owner.nonce}-{step}", files)
-
-    def _prepared(self, local: RunDir, owner: Owner) -> RunDir:
-        folder = local.path / f"prepared-{owner.attempt}-{owner.nonce}"
-        text = self.text(owner, 0)
-        self._folder(folder / "prepared", {"summary.json": text, "train.arrow": text})
-        return RunDir(folder)
-
-    def _folder(self, folder: Path, files: dict[str, str]) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_text(content)
-        return folder
 
 
 @dataclass

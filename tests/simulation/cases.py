@@ -3,23 +3,14 @@
 Each case takes every schedule within its bounds; they are chosen so that all of them take two minutes of one core.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from tests.simulation.actors import Script
-from tests.simulation.search import Bounds, Until, about_to_claim, has_committed
+from tests.simulation.life import Script
+from tests.simulation.states import Bounds, Case, about_to_claim, has_committed
 from tests.simulation.world import Rules
 
 FIRST, SECOND, THIRD = Script("a", steps=(1, 3)), Script("b", steps=(2, 3)), Script("c", steps=(3,))
 SHORT, SHORT_TOO = Script("a", steps=(1,)), Script("b", steps=(1,))
-
-
-@dataclass(frozen=True)
-class Case:
-    scripts: tuple[Script, ...]
-    rules: Rules = Rules()
-    bounds: Bounds = Bounds()
-    prelude: Sequence[tuple[int, Until]] = ()
 
 
 ANY = Bounds()

@@ -12,10 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.simulation.actors import Script
-from tests.simulation.cases import CASES, Case
+from tests.simulation.cases import CASES
 from tests.simulation.invariants import Broken
-from tests.simulation.search import Bounds, Explorer
+from tests.simulation.life import Script
+from tests.simulation.search import Explorer
+from tests.simulation.states import Bounds, Case
 from tests.simulation.world import Rules
 
 WALKS = 30  # in one world, whose actors' lives so far are remembered
@@ -46,7 +47,7 @@ def walks(seed: int, count: int = WALKS) -> int:
     chance = random.Random(seed)
     case = random_case(chance)
     with tempfile.TemporaryDirectory() as folder:
-        explorer = Explorer(Path(folder), case.scripts, case.rules, case.bounds, case.prelude)
+        explorer = Explorer(Path(folder), case)
         for _ in range(count):
             try:
                 explorer.walk(chance)
@@ -66,7 +67,7 @@ def main() -> None:
         if told.case:
             case = CASES[told.case]
             with tempfile.TemporaryDirectory() as folder:
-                print(Explorer(Path(folder), case.scripts, case.rules, case.bounds, case.prelude).everything())
+                print(Explorer(Path(folder), case).everything())
         elif told.only is not None:
             print(f"{walks(told.only)} schedules of seed {told.only}: every promise kept")
         else:

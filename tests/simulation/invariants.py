@@ -16,6 +16,7 @@ from job.storage.checkpoints import download_files, restore
 from job.storage.memory import MemoryStore
 from job.storage.records import RESULT, RUN, PreparedRecord
 from tests.simulation.actors import FINGERPRINT, Stage
+from tests.simulation.content import snapshot_files
 
 RECORD = re.compile(r"run\.json|final/result\.json|prepared/[^/]+\.json|commits/\d[^/]*\.json|attempts/\d{4}\.json")
 Place = tuple[int, str, int]  # of a commit: attempt, nonce where numbers are shared, step
@@ -60,7 +61,7 @@ class Readers:
         commit = found[1]
         owner = Owner(commit.attempt, commit.nonce, self._conditional)
         texts = {file.name: (self._folder / "resume" / file.name).read_text() for file in commit.files}
-        if texts != Stage.snapshot_files(owner, commit.step):
+        if texts != snapshot_files(owner, commit.step):
             raise Broken(f"{found[0]} holds another commit's files")
         return place(owner, commit.step)
 

@@ -10,98 +10,16 @@ operation, `ACTOR[:OUTCOME]`, and with what was done in it.
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from job.storage.attempts import Owner
-from job.storage.records import ATTEMPT_KEY
-from tests.simulation.actors import Note, Script, Stage
+from tests.simulation.actors import Stage
 from tests.simulation.invariants import Broken, Place, Readers, check_kept, check_owners, place
-from tests.simulation.world import Outcome, Request, Rules, World, outcomes
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Of a whole schedule. `preemptions`: switches away from an actor that could go on (None: any number)."""
-
-    preemptions: int | None = None
-    faults: int = 0
-    stale: int = 0  # listings
-
-
-Until = Callable[["Node"], bool]
-
-
-def about_to_claim(node: "Node") -> bool:
-    """It has listed the attempts, and takes the number it saw free."""
-    return node.request is not None and ATTEMPT_KEY.fullmatch(node.request.key) is not None
-
-
-def has_committed(node: "Node") -> bool:
-    return node.acknowledged is not None
-
-
-class Node:
-    """An actor after some answers: what it will do next, and what it was told for certain until then."""
-
-    def __init__(self, stage: Stage, actor: int, before: "Node | None", answer: Any) -> None:
-        self.before, self.answer, self.actor = before, answer, actor
-        self.children: dict[Any, Node] = {}
-        life = stage.live(actor, self.answers())
-        self.request: Request | None = life.request
-        known = len(before.notes) if before else 0
-        self.notes: tuple[Note, ...] = tuple(life.notes)
-        self.news = self.notes[known:]
-        self.owner: Owner | None = next((note.value for note in self.notes if note.kind == "claimed"), None)
-        self.acknowledged: Place | None = max(
-            (place(*note.value) for note in self.notes if note.kind == "committed"), default=None
-        )
-
-    def answers(self) -> list[Any]:
-        found, node = [], self
-        while node.before is not None:
-            found.append(node.answer)
-            node = node.before
-        return found[::-1]
-
-    def after(self, stage: Stage, answer: Any) -> "Node":
-        if answer not in self.children:
-            self.children[answer] = Node(stage, self.actor, self, answer)
-        return self.children[answer]
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    world: World
-    nodes: tuple[Node, ...]
-    floors: tuple[Place | None, ...]  # the newest acknowledged commit when the actor began to restore
-    faults_left: int
-    stale_left: int
-    preemptions_left: int | None
-    last: int | None
-    way: "tuple[Any, str] | None" = field(default=None)
-
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        return (
-            self.world.identity,
-            tuple(map(id, self.nodes)),
-            self.floors,
-            self.faults_left,
-            self.stale_left,
-            self.preemptions_left,
-            self.last if self.preemptions_left is not None else None,
-        )
-
-    @property
-    def schedule(self) -> str:
-        tokens, way = [], self.way
-        while way is not None:
-            way, token = way
-            tokens.append(token)
-        return " ".join(reversed(tokens))
+from tests.simulation.life import Note
+from tests.simulation.states import Case, Node, State
+from tests.simulation.world import Outcome, World, outcomes
 
 
 @dataclass
@@ -125,20 +43,10 @@ class Covered:
 
 
 class Explorer:
-    """`prelude`: who goes first, alone, and until when; the interleavings are of what follows."""
-
-    def __init__(
-        self,
-        folder: Path,
-        scripts: Sequence[Script],
-        rules: Rules = Rules(),  # noqa: B008
-        bounds: Bounds = Bounds(),  # noqa: B008
-        prelude: Sequence[tuple[int, Until]] = (),
-    ) -> None:
-        self.prelude = prelude
-        self.stage = Stage(folder, scripts)
-        self.rules, self.bounds = rules, bounds
-        self.readers = Readers(folder, rules.conditional)
+    def __init__(self, folder: Path, case: Case) -> None:
+        self.rules, self.bounds, self.prelude = case.rules, case.bounds, case.prelude
+        self.stage = Stage(folder, case.scripts)
+        self.readers = Readers(folder, case.rules.conditional)
         self._checked: set[object] = set()
         self._roots: list[Node] = []
 
@@ -165,8 +73,8 @@ class Explorer:
             while ready := self.ready(state):
                 stays = state.last in ready and chance.random() < 0.75
                 actor = state.last if stays else chance.choice(ready)
-                ways = [new for new in self.following(state) if new.last == actor]
-                state = ways[0] if chance.random() < 0.9 else chance.choice(ways)
+                ways = self.ways(state, actor)
+                state = self.step(state, actor, ways[0] if chance.random() < 0.9 else chance.choice(ways))
                 self.check(state)
         return state
 
@@ -200,11 +108,15 @@ class Explorer:
 
     def following(self, state: State) -> Iterator[State]:
         for actor in self.ready(state):
-            request = state.nodes[actor].request
-            assert request is not None
-            rules = self.rules if state.stale_left else replace(self.rules, lag=0)
-            for outcome in outcomes(state.world, actor, request, rules, state.faults_left > 0):
+            for outcome in self.ways(state, actor):
                 yield self.step(state, actor, outcome)
+
+    def ways(self, state: State, actor: int) -> list[Outcome]:
+        """How the actor's next operation may turn out; the usual way first."""
+        request = state.nodes[actor].request
+        assert request is not None
+        rules = self.rules if state.stale_left else replace(self.rules, lag=0)
+        return list(outcomes(state.world, actor, request, rules, state.faults_left > 0))
 
     def ready(self, state: State) -> list[int]:
         able = [actor for actor, node in enumerate(state.nodes) if node.request is not None]

@@ -1,12 +1,13 @@
-"""Whatever the order of operations, whoever dies at whatever moment: no acknowledged commit is lost, nothing is mixed."""
+"""In whatever order, whoever dies at whatever moment: no acknowledged commit is lost, and nothing is ever mixed."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.simulation.cases import CASES, Case
+from tests.simulation.cases import CASES
 from tests.simulation.explore import walks
 from tests.simulation.search import Explorer
+from tests.simulation.states import Case
 
 pytestmark = pytest.mark.slow
 
@@ -21,9 +22,9 @@ def test_every_schedule_keeps_every_promise(case: Case, tmp_path: Path) -> None:
     - `final/result.json` and the record of the prepared rows name whole files of one attempt, and all of its folder.
     - No two attempts hold the same claim, and at most one of them is not fenced.
     """
-    covered = Explorer(tmp_path, case.scripts, case.rules, case.bounds, case.prelude).everything()
+    covered = Explorer(tmp_path, case).everything()
     print(covered)
-    print({ending: count for ending, count in sorted(covered.endings.items())})
+    print(dict(sorted(covered.endings.items())))
     assert any("done" in ending for ending in covered.endings), "nobody ever finished: nothing was tried"
 
 

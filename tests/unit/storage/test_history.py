@@ -43,7 +43,7 @@ def test_the_third_crash_or_disappearance_in_a_row_ends_the_run_and_names_them(
         attempt(store, number, code)
     check(store)
     attempt(store, 3, code)
-    with pytest.raises(NoProgress, match="attempts 1, 2 and 3 of .* --try-again"):
+    with pytest.raises(NoProgress, match=r"attempts 1, 2 and 3 of .* --try-again"):
         check(store)
 
 

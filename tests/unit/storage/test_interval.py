@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -46,6 +47,12 @@ def test_no_other_interval_wastes_noticeably_less(cost: float, between: float) -
 def test_rare_interruptions_give_youngs_square_root(cost: float, between: float) -> None:
     assume(cost < between / 1e5)
     assert math.isclose(young_daly(cost, between), math.sqrt(2 * cost * between), rel_tol=0.01)
+
+
+@pytest.mark.parametrize(("between_hours", "interval_minutes"), [(24, 117), (6, 57), (0.25, 9.1)])
+def test_the_figures_that_daly_published_come_out(between_hours: float, interval_minutes: float) -> None:
+    found = young_daly(5 * 60, between_hours * 3600) / 60
+    assert math.isclose(found, interval_minutes, rel_tol=0.007)
 
 
 def test_a_checkpoint_that_outlasts_the_time_between_interruptions_is_taken_once_in_that_time() -> None:
