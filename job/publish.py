@@ -50,6 +50,7 @@ def publish(
     files = upload_folder(store, local.final, folder)
     check_fence(store, owner)
     if not store.put_if_absent(RESULT, result.model_copy(update={"files": files}).dump()):
+        check_fence(store, owner)
         listener.message(f"{store.uri}/{RESULT} was written by another attempt; this one's files are not used")
         return
     listener.message(f"finished: {result.kind} of step {result.step} in {store.uri}/{folder}")

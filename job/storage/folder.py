@@ -80,9 +80,15 @@ class FolderStore:
         """Copies the file; a partial copy is not resumed, since reading in place (`local_path`) is the usual way."""
         entry = self.stat(key)
         check_expected(entry, expect, f"{self.uri}/{key}")
-        crc = _copy(self._path(key), path, entry.etag, progress)
-        with disk_errors(self._path(key)):
-            forget(self._path(key))
+        source = self._path(key)
+        try:
+            crc = _copy(source, path, entry.etag, progress)
+            with disk_errors(source):
+                forget(source)
+        except StorageError:
+            if not source.exists():  # pruned while it was read
+                raise self._missing(source) from None
+            raise
         return replace(entry, crc64nvme=crc)
 
     def upload(self, path: Path, key: str, progress: Progress | None = None) -> None:

@@ -141,13 +141,7 @@ def test_a_clock_that_jumps_by_a_day_does_not_make_a_living_attempt_look_dead(la
 # ---- pruning beside a reader
 
 
-VANISHING = pytest.mark.xfail(
-    strict=True,
-    reason="FolderStore.download says StorageError, not NotFound, of a file that is deleted while it is read",
-)
-
-
-@pytest.mark.parametrize("place", [pytest.param("folder", marks=VANISHING), "s3"])
+@pytest.mark.parametrize("place", ["folder", "s3"])
 def test_a_reader_beside_commits_and_prunes_always_gets_a_whole_commit(
     place: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -66,15 +66,9 @@ def several(*stories: Callable[[], None]) -> None:
             story.result()
 
 
-TOO_LATE = pytest.mark.xfail(
-    strict=True,
-    reason="publish leaves with 0 where a newer attempt's result.json is there already; 76 is the word for it",
-)
-
-
 @pytest.mark.parametrize(
     "place",
-    [pytest.param(place, marks=TOO_LATE) if place == "before result.json" else place for place in STOPPED_AT],
+    STOPPED_AT,
 )
 def test_a_supervisor_that_was_stopped_and_taken_over_leaves_with_76_and_nothing_of_it_counts(
     laboratory: Laboratory, place: str

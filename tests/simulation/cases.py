@@ -1,6 +1,9 @@
 """What is explored to its end: who meets whom, when, and what may go wrong meanwhile.
 
-Each case takes every schedule within its bounds; they are chosen so that all of them take two minutes of one core.
+Each case takes every interleaving of single storage operations from the end of its prelude on, where `preemptions` is
+given those with at most so many switches away from an actor that could go on; with a crash of any actors before and
+after every operation; with at most so many `faults` (an answer lost and asked for again, lost for good, or a refusal)
+and `stale` listings, at every place. Chosen so that all of them take about two minutes of one core.
 """
 
 from dataclasses import replace
