@@ -68,7 +68,7 @@ def blocking(repeats: int, quick: bool) -> list[Blocking]:
         ])  # fmt: skip
     table(
         f"Blocking per checkpoint, median (worst) of {repeats} in turns",
-        ["state", "sft-job, ms", "plain copy, ms", "ours / copy", "Trainer._save_checkpoint, ms", "theirs / ours",
+        ["state", "sft-job, ms", "memcpy, ms", "ours / memcpy", "Trainer._save_checkpoint, ms", "theirs / ours",
          "written beside training, s"],
         rows,
     )  # fmt: skip

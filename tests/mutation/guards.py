@@ -104,7 +104,7 @@ GUARDS = {
         "    return records\n",
         "        records.append(FileRecord(name=name, size=path.stat().st_size, sha256=sha256(path), crc64nvme=crc))\n"
         "    return records\n",
-        f"{SIMULATED}[one alone, an operation fails]",
+        f"{SIMULATED}[one takes over]",
     ),
     "records go before their files": Guard(
         "job/storage/pruning.py",
@@ -132,7 +132,7 @@ GUARDS = {
         "job/storage/checkpoints.py",
         "    store.put(PROBE, secrets.token_hex(8).encode())\n    return commit_keys(store)",
         "    return commit_keys(store)",
-        f"{SIMULATED}[one takes over, a listing is stale]",
+        f"{SIMULATED}[a reader whose listing is stale]",
     ),
     "what vanishes under a reader is looked for in a new list": Guard(
         "job/storage/checkpoints.py",

@@ -42,6 +42,9 @@ CASES = {
     "a reader while the owner commits and prunes": Case(
         (replace(FIRST, steps=(1, 2, 3)), Script("b", reads=True)), Rules(), ANY, TAKEN_OVER
     ),
+    "a reader whose listing is stale": Case(
+        (FIRST, Script("b", reads=True)), Rules(lag=2), Bounds(stale=2), TAKEN_OVER
+    ),
     "one alone, an operation fails": Case((FIRST,), Rules(actors=1), Bounds(faults=1)),
     "three": Case((FIRST, SECOND, THIRD), Rules(actors=3), Bounds(preemptions=2), TAKEN_OVER),
     "two that watch each other's heartbeat": Case(PATIENT, Rules(), Bounds(preemptions=1)),
