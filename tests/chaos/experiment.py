@@ -42,6 +42,11 @@ class Experiment:
     deeds: tuple[Deed, ...]
     must_happen: bool = True  # every deed; at random instants a run may be over before
 
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """A busy machine outruns its uploads: the first and the last commit are all that is sure."""
+        return {"checkpoint.keep": 1} if any("delete" in deed.pattern for deed in self.deeds) else {}
+
     def __str__(self) -> str:
         return f"{self.layout}: {'; then '.join(str(deed) for deed in self.deeds)}"
 
@@ -134,7 +139,7 @@ track: []
     def conduct(self, name: str, experiment: Experiment) -> str:
         """Raises AssertionError when anything is not as promised. Returns what happened, in one line."""
         alone, store = self.left_alone(experiment.layout), self.store(name)
-        fields, place = LAYOUTS[experiment.layout], self.folder / name
+        fields, place = {**LAYOUTS[experiment.layout], **experiment.fields}, self.folder / name
         deeds, supervisor_killed, story = list(experiment.deeds), False, []
         for attempt in range(1, MOST_ATTEMPTS + 1):
             deed = deeds.pop(0) if deeds else None
