@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from job.training.buffers import HostBuffer
-from job.training.cores import Cores
 from job.training.packed import Kinds, Tensors, kinds
 from job.training.snapshot import Snapshot, trainable_parameters
 
@@ -53,7 +52,6 @@ class Capturer:
         gpus = {value.device for value in self._trainable.values() if value.device.type == "cuda"}
         self.gpu = gpus.pop() if gpus else None
         self._side = SideStream(self.gpu, optimizer) if self.gpu else None
-        self._cores = Cores()
 
     def kinds(self) -> tuple[Kinds, Kinds]:
         """Of the two files, as far as can be told before a snapshot is taken."""
@@ -67,9 +65,20 @@ class Capturer:
         targets = [file[name] for file, of in zip(files, (self._trainable, optimizer), strict=True) for name in of]
         sources = [*self._trainable.values(), *optimizer.values()]
         if self._side is None:
-            self._cores.copy(targets, sources)
+            _copy_on_one_core(targets, sources)
             return Snapshot(step, *files, list(evaluations))
         return Snapshot(step, *files, list(evaluations), self._side.copy(targets, sources))
+
+
+def _copy_on_one_core(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    """More are no quicker: they wait for each other at each of the hundreds of tensors. Where others use the cores too,
+    milliseconds become seconds that way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        torch._foreach_copy_(targets, sources)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class SideStream:

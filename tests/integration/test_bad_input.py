@@ -61,7 +61,8 @@ def test_a_lora_pattern_that_matches_nothing_leaves_no_checkpoint(place: Place) 
     assert last.startswith("sft-job: lora: ") and "nothing_like_it" in last and "Traceback" not in job.said()
     run = Path(place.fields["run"])
     assert json.loads((run / "attempts" / "0001-end.json").read_text())["code"] == ExitCode.CONFIG
-    assert not (run / "checkpoints").exists() and not (run / "commits").exists() and left_in(place.home) == []
+    assert not (run / "checkpoints").exists() and left_in(place.home) == []
+    assert [path.name for path in (run / "commits").iterdir()] == ["probe"]
 
 
 def without(module: str, folder: Path) -> dict[str, str]:
