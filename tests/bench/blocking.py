@@ -1,7 +1,7 @@
 """How long a checkpoint blocks the training loop: ours, one memcpy of as many bytes, transformers' own save.
 
 In turns, at the boundary after a real AdamW step, in one process or on ranks under DDP over gloo, where rank 0 takes
-the snapshots and the others wait in the next step's reduction. Each measured one begins when the one before is on disk.
+the snapshots and the others wait in the next step's reduction. Each measured one begins when all before is on disk.
 Run as `python -m tests.bench.blocking STATE_MB TENSORS REPEATS RANKS`; prints the seconds as JSON.
 """
 

@@ -69,7 +69,7 @@ def test_no_room_for_a_checkpoint_in_the_run_folder(place: Place, small_disk: Ca
     disk = small_disk("disk", "200k")  # one is of about 400 KB
     job = finish(place.arguments({"run": str(disk)}), place.home, code=ExitCode.HARDWARE)
     assert "Traceback" not in job.said() and "space" in job.said().splitlines()[-1]
-    assert not list(disk.rglob("commits/*")) and not list(disk.rglob(".tmp-*")) and left_in(place.home) == []
+    assert not list(disk.rglob("commits/*.json")) and not list(disk.rglob(".tmp-*")) and left_in(place.home) == []
 
 
 # ---- storage
