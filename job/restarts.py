@@ -26,9 +26,10 @@ class Restarts:
         if commit != self._commit:
             self._commit, self._count = commit, 0
         self._count += 1
+        since = commit or "the start"
         if isinstance(error, NotFinite):
             if str(error) in self._not_finite:
-                raise NotFinite(f"{error}; a replay from the last commit gave the same")
+                raise NotFinite(f"{error}; a replay from {since} gave the same")
             self._not_finite.add(str(error))
         if self._count > RESTARTS:
-            raise type(error)(f"{error}; {RESTARTS} restarts from the last commit got no further")
+            raise type(error)(f"{error}; {RESTARTS} restarts from {since} got no further")

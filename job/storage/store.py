@@ -134,7 +134,7 @@ def open_store(
     from job.storage.retry import RetryingStore
 
     scheme, separator, rest = uri.partition("://")
-    if not separator:
+    if not separator and not uri.startswith("s3:"):  # a slip of the pen, and no name for a folder
         from job.storage.folder import FolderStore
 
         return RetryingStore(FolderStore(_absolute(uri)), give_up_after_seconds, stopped=stopped)

@@ -101,8 +101,9 @@ class Conductor:
         if not boundary.finite:
             rows = [int(row) for row in self._schedule.rows_of(step)]
             shown = f"{rows[:SHOWN_ROWS]}{'...' if len(rows) > SHOWN_ROWS else ''}"
-            message = f"the loss or gradient of step {step} is not finite (rows {shown}); a lower train.learning_rate "
-            message += "or model.precision: fp32 may help"
+            exact = "" if self._config.model.precision == "fp32" else " or model.precision: fp32"
+            message = f"the loss or gradient of step {step} is not finite (rows {shown} of the prepared data, from 0); "
+            message += f"a lower train.learning_rate{exact} may help"
             self._events.write("not_finite", step=step, row_ids=rows, message=message)
             raise NotFinite(message)
         if boundary.stop:

@@ -27,7 +27,7 @@ def test_an_s3_uri_opens_a_bucket_below_its_prefix(s3: Bucket) -> None:
     assert s3.client().get_object(Bucket=s3.name, Key="runs/one/k")["Body"].read() == b"1"
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket/x", "hf://org/name", "http://host/x", "s3://", "s3:///key", ""])
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "hf://org/name", "s3://", "s3:///k", "s3:/bucket/x", ""])
 def test_what_is_no_store_is_a_mistake_in_the_config(uri: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_store(uri)

@@ -92,7 +92,7 @@ def test_a_step_that_is_not_finite_twice_ends_the_run_with_65_and_names_its_rows
     job = with_nan(in_folder, tmp_path, "diverged", times=9, at=5)
     assert job.ended() == ExitCode.DATA, job.said()
     last = job.said().splitlines()[-1]
-    assert "step 5 is not finite (rows [" in last and "a replay from the last commit gave the same" in last
+    assert "step 5 is not finite (rows [" in last and "a replay from the start gave the same" in last
     assert job.said().count("begin again in place") == 1
 
 
@@ -120,7 +120,7 @@ def test_attempts_that_vanish_or_crash_without_a_new_commit_end_with_73(in_folde
         crashed.wait_for(rf"(?s)(training 3,000 steps.*?){{{launch}}}step 2/3000")
         kill_a_rank(crashed)
     assert crashed.ended() == ExitCode.CRASHED, crashed.said()
-    assert "2 restarts from the last commit got no further" in crashed.said().splitlines()[-1]
+    assert "2 restarts from the start got no further" in crashed.said().splitlines()[-1]
     end = json.loads(store.get("attempts/0003-end.json"))
     assert end["stepped"] and end["seconds"] > 0
 
