@@ -57,8 +57,7 @@ class Verification:
             yield self._commit(key, commit)
         if stock.result is not None:
             step = None if isinstance(stock.result, DataError) else stock.result.step
-            notes = _gone(stock, stock.result)
-            yield self._checked(Checked("result", RESULT, step=step, notes=notes), stock.result, ())
+            yield self._checked(Checked("result", RESULT, step=step), stock.result, _gone(stock, stock.result))
 
     def _commit(self, key: str, commit: Commit | DataError) -> Checked:
         match = COMMIT_KEY.fullmatch(key)
@@ -190,7 +189,7 @@ def _parent_note(stock: Stock, commit: Commit) -> tuple[str, ...]:
 def _gone(stock: Stock, result: Result | DataError) -> tuple[str, ...]:
     if isinstance(result, DataError) or result.commit is None or result.commit in [key for key, _ in stock.commits]:
         return ()
-    return (f"its commit {result.commit} was pruned",)
+    return (f"its commit {result.commit} is missing, and the newest is never pruned",)
 
 
 def _marked(stock: Stock, key: str) -> tuple[str, ...]:

@@ -202,3 +202,11 @@ def test_a_pickle_is_refused_in_the_result_too(run: ObjectStore, tmp_path: Path)
 def loads_nothing_of(files: Files, name: str) -> list[str]:
     assert name not in files
     return []
+
+
+def test_a_result_whose_commit_is_gone_is_not_whole_as_the_newest_is_never_pruned(
+    run: ObjectStore, tmp_path: Path
+) -> None:
+    run.delete([KEYS[2]])
+    found = checked(run, tmp_path)
+    assert problems(found) == {RESULT: (f"its commit {KEYS[2]} is missing, and the newest is never pruned",)}
