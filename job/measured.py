@@ -50,6 +50,12 @@ class Measured:
     def upload_seconds(self) -> float | None:
         return _median(self._uploads)
 
+    @property
+    def stored_seconds(self) -> float | None:
+        """From the end of the blocking until the commit stands: serializing, writing, hashing, uploading."""
+        uploaded = _median(self._uploads)
+        return None if uploaded is None else (_median(self._written) or 0.0) + uploaded
+
     def durations(self) -> Durations:
         """What a stop has to reckon with: usual steps and snapshots, and the slowest of the latest uploads."""
         return Durations(self.step_seconds, self.snapshot_seconds, max(self._uploads, default=None))

@@ -28,11 +28,11 @@ class Pacer:
         """After each commit, and before the first."""
         if not self._auto:
             return
-        blocked, upload = measured.blocked_seconds, measured.upload_seconds
-        if blocked is None or upload is None:
+        blocked, stored = measured.blocked_seconds, measured.stored_seconds
+        if blocked is None or stored is None:
             self._local.set_checkpoint_seconds(FIRST_SECONDS)
             return
-        seconds = checkpoint_interval(blocked, upload, self._between_seconds)
+        seconds = checkpoint_interval(blocked, stored, self._between_seconds)
         self._local.set_checkpoint_seconds(seconds)
         told = self._told_seconds
         if told is None or not told / WORTH_TELLING < seconds < told * WORTH_TELLING:
@@ -41,6 +41,6 @@ class Pacer:
                 f"learned from {counted(self._interruptions, 'interruption')}" if self._interruptions else "assumed"
             )
             self._report.message(
-                f"a checkpoint every {spoken_seconds(seconds)}: it blocks training for {blocked:.2f} s, uploads in "
-                f"{upload:.1f} s, and {spoken_seconds(self._between_seconds)} between interruptions are {learned}"
+                f"a checkpoint every {spoken_seconds(seconds)}: it blocks training for {blocked:.2f} s, is stored in "
+                f"{stored:.1f} s, and {spoken_seconds(self._between_seconds)} between interruptions are {learned}"
             )

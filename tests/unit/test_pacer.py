@@ -48,7 +48,7 @@ def test_the_log_says_the_figures_and_repeats_them_only_when_they_change(tmp_pat
     told = Told(tmp_path)
     seconds = told.after(1.0, 10.0)
     assert seconds == pytest.approx(207, abs=2)  # sqrt(2 x 1 s x 6 h) = 207.8 s, by Young's formula
-    assert "a checkpoint every 3m: it blocks training for 1.00 s, uploads in 10.0 s, and 6h 00m" in told.said.getvalue()
+    assert "a checkpoint every 3m: it blocks training for 1.00 s, is stored in 10.0 s, and 6h" in told.said.getvalue()
     told.after(1.1, 10.0)
     assert told.said.getvalue().count("a checkpoint every") == 1
     told.after(4.0, 10.0)
