@@ -71,6 +71,14 @@ class Job:
             )
             time.sleep(0.02)
 
+    def wait_for_commit(self, step: int, seconds: float = PATIENCE_SECONDS) -> None:
+        """Until a commit of at least `step` was logged: on a busy machine the newest snapshot overtakes older ones."""
+        deadline = time.monotonic() + seconds
+        while max((int(n) for n in re.findall(r"step (\d+)/\d+  committed", self.said())), default=0) < step:
+            assert time.monotonic() < deadline, f"step {step} not committed:\n{self.said()}"
+            assert self.process.poll() is None, f"ended with {self.process.returncode} before that:\n{self.said()}"
+            time.sleep(0.02)
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

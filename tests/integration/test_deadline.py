@@ -68,7 +68,7 @@ def test_ranks_that_reach_no_boundary_in_time_are_ended_and_the_last_commit_stan
     (tmp_path / "site" / "sitecustomize.py").write_text(STANDS_STILL)
     extra = {"PYTHONPATH": str(tmp_path / "site")}
     job = Job(in_folder.arguments("still", {"grace": "6s"}), in_folder.home, extra)
-    job.wait_for(r"step 20/150  committed")
+    job.wait_for_commit(20)
     job.wait_for(r"step 24/150  loss")
     job.signal(signal.SIGTERM)
     time.sleep(0.5)
@@ -80,7 +80,7 @@ def test_ranks_that_reach_no_boundary_in_time_are_ended_and_the_last_commit_stan
 
 def test_a_grace_too_short_for_another_checkpoint_leaves_on_the_last_commit(in_folder: TinyRuns) -> None:
     job = Job(in_folder.arguments("short", {"train__max_steps": 3000, "grace": "2s"}), in_folder.home, {})
-    job.wait_for(r"step 20/3000  committed")
+    job.wait_for_commit(20)
     job.signal(signal.SIGUSR1)
     assert job.ended() == ExitCode.STOPPED, job.said()
     assert "too few for another checkpoint" in job.said() and commit_keys(in_folder.store("short"))

@@ -50,7 +50,7 @@ def test_a_demo_is_preempted_resumed_and_answers_and_a_second_one_makes_a_run_be
 def test_a_demo_that_is_killed_leaves_no_process_and_goes_on_the_next_time(tmp_path: Path) -> None:
     place = tmp_path / "demo"
     killed = Job(["demo", str(place)], tmp_path / "home")
-    killed.wait_for(r"step 20/120  committed")
+    killed.wait_for_commit(20)
     assert killed.ranks()
     killed.signal(signal.SIGKILL)
     assert killed.ended() == -signal.SIGKILL

@@ -66,7 +66,7 @@ def ended(job: Job) -> int:
 
 
 def killed_after(job: Job, step: int) -> None:
-    job.wait_for(rf"step {step}/{STEPS}  committed")
+    job.wait_for_commit(step)
     job.process.kill()
     ended(job)
 
@@ -90,7 +90,7 @@ def test_training_goes_on_while_uploads_are_retried_and_the_result_is_that_of_a_
     runs: TinyRuns, faulty: FaultyProxy, calm: Tensors, tmp_path: Path
 ) -> None:
     job = start(runs, "outage")
-    job.wait_for(rf"step 10/{STEPS}  committed")
+    job.wait_for_commit(10)
     for outage in (Fault("status", match="^(PUT|POST) ", code="ServiceUnavailable"), Fault("reset", match="^P")):
         said = len(job.said())
         faulty.faults.append(outage)
@@ -108,7 +108,7 @@ def test_a_run_that_loses_its_permission_leaves_with_74_on_its_last_commit_and_g
     runs: TinyRuns, faulty: FaultyProxy, calm: Tensors, tmp_path: Path
 ) -> None:
     job = start(runs, "refused")
-    job.wait_for(rf"step 20/{STEPS}  committed")
+    job.wait_for_commit(20)
     faulty.faults.append(Fault("status", match="/runs/refused", **REFUSED))
     for later in (job, start(runs, "refused")):
         assert ended(later) == ExitCode.STORAGE, later.said()

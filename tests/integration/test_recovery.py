@@ -28,7 +28,7 @@ def end_of(store: ObjectStore, attempt: int) -> dict[str, Any]:
 def interrupted_run(place: TinyRuns, name: str, **fields: Any) -> Job:
     """A rank killed, then a stop asked for, a supervisor killed, then to the end: three attempts."""
     stopped = place.job(name, **fields)
-    stopped.wait_for(r"step 10/150  committed")
+    stopped.wait_for_commit(10)
     os.kill(stopped.ranks()[0], signal.SIGKILL)
     again = int(stopped.wait_for(r"rank 0 was ended by SIGKILL.* begin again in place.*commits/0001-0*(\d+)\.json")[1])
     stopped.wait_for(rf"attempt 1: resumed from step {again} ")
@@ -39,7 +39,7 @@ def interrupted_run(place: TinyRuns, name: str, **fields: Any) -> Job:
 
     killed = place.job(name, **fields)
     resumed = int(killed.wait_for(r"resumed from step (\d+) \(commits/0001-")[1])
-    killed.wait_for(rf"step {(resumed // 10 + 2) * 10}/150  committed")
+    killed.wait_for_commit((resumed // 10 + 2) * 10)
     killed.signal(signal.SIGKILL)
     assert killed.ended() == -signal.SIGKILL
 
@@ -86,7 +86,7 @@ def test_a_flipped_byte_in_the_newest_commit_is_reported_and_the_one_before_is_u
 ) -> None:
     in_folder.finish("alone")
     job = in_folder.job("damaged")
-    job.wait_for(r"step 40/150  committed")
+    job.wait_for_commit(40)
     job.signal(signal.SIGKILL)
     job.ended()
     store = in_folder.store("damaged")
@@ -105,7 +105,7 @@ def test_a_flipped_byte_in_the_newest_commit_is_reported_and_the_one_before_is_u
 
 def test_commits_of_which_none_can_be_read_are_never_a_silent_restart(in_folder: TinyRuns, tmp_path: Path) -> None:
     job = in_folder.job("lost")
-    job.wait_for(r"step 10/150  committed")
+    job.wait_for_commit(10)
     job.signal(signal.SIGTERM)
     assert job.ended() == ExitCode.STOPPED
     for file in (tmp_path / "runs" / "lost" / "checkpoints").rglob("trainable.safetensors"):
@@ -126,7 +126,7 @@ def test_a_second_run_of_a_running_run_leaves_with_77_and_disturbs_nothing(in_fo
 
 def test_taking_over_fences_the_attempt_before(in_folder: TinyRuns) -> None:
     first = in_folder.job("taken", train__max_steps=2000, checkpoint__every="20 steps")
-    first.wait_for(r"step 20/2000  committed")
+    first.wait_for_commit(20)
     second = Job(
         [*in_folder.arguments("taken", {"train__max_steps": 2000, "checkpoint__every": "20 steps"}), "--take-over"],
         in_folder.home.parent / "home2",

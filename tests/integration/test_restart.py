@@ -55,7 +55,7 @@ def test_one_of_two_ranks_is_killed_and_the_attempt_goes_on_to_the_same_bits(
     two = {"parallel__nproc_per_node": 2, "train__max_steps": 60}
     in_folder.finish("alone", **two)
     job = in_folder.job("killed", **two)
-    job.wait_for(r"step 20/60  committed")
+    job.wait_for_commit(20)
     kill_a_rank(job, 1)
     assert job.ended() == ExitCode.DONE, job.said()
     assert re.search(r"rank 1 was ended by SIGKILL.*begin again in place", job.said())
@@ -67,7 +67,7 @@ def test_ranks_that_hang_show_their_stacks_and_begin_again(in_folder: TinyRuns, 
     two = {"parallel__nproc_per_node": 2, "train__max_steps": 60, "hang_after": "6s"}
     in_folder.finish("alone", **two)
     job = in_folder.job("hung", **two)
-    job.wait_for(r"step 20/60  committed")
+    job.wait_for_commit(20)
     os.kill(job.ranks()[1], signal.SIGSTOP)
     assert job.ended() == ExitCode.DONE, job.said()
     said = job.said()
