@@ -6,8 +6,6 @@ Lines for people go to stderr; to stdout goes the policy, or with --json everyth
 import contextlib
 import json
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,16 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from job.config import load_config
-from job.errors import ConfigError, ExitCode, HardwareError
+from job.errors import ConfigError, ExitCode
 from job.host.preemption import Stop
 from job.report.progress import stderr_console
 from job.report.wording import counted
-from job.rundir import home
 from job.storage.filesystem import existing, probe_filesystem
 from job.storage.finding import Finding, Status, cannot_run
 from job.storage.policy import run_policy
 from job.storage.probe import StoreProbes
 from job.storage.store import NO_OPTIONS, BucketOptions, ObjectStore, open_store
+from job.workspace import scratch_folder
 
 PATIENCE_SECONDS = 20.0  # somebody waits for it: what is away is said to be so soon
 STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.MISSING: "bold red", Status.NOT_TRIED: "dim"}
@@ -51,7 +49,7 @@ def doctor(where: str | None, as_json: bool = False) -> None:
     say = Console(quiet=True) if as_json else console
     say.print(f"probing {store.uri}", highlight=False, markup=False, soft_wrap=True)
     findings, left = [], []
-    with _made_again(store), _scratch() as scratch:
+    with _made_again(store), scratch_folder("doctor") as scratch:
         folder = f"doctor-{secrets.token_hex(6)}"
         probes = StoreProbes(store, folder, scratch, stopped=stop.requested)
         try:
@@ -104,21 +102,6 @@ def _all(store: ObjectStore, probes: StoreProbes, folder: str) -> Iterator[Findi
     if local is not None:
         yield from probe_filesystem(local.parent, folder)
     yield from probes.run()
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    try:
-        home().mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="doctor-", dir=home()))
-    except OSError as error:
-        raise HardwareError(
-            f"no working folder can be made in {home()}: {error.strerror}; set SFT_JOB_HOME to one that can be written"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,6 @@ Nothing is written into the run folder, nothing deleted. Lines for people go to 
 
 import contextlib
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +14,15 @@ import click
 from rich.console import Console
 
 from job.config import load_config
-from job.errors import ConfigError, DataError, HardwareError, JobError, Stopped
+from job.errors import ConfigError, DataError, JobError, Stopped
 from job.host.preemption import Stop
 from job.loading import Loader
 from job.report.progress import Display, PlainDisplay, bytes_figures, display_for, stderr_console
 from job.report.wording import counted, spoken_bytes
-from job.rundir import home
 from job.storage.stock import Stock, take_stock
 from job.storage.store import NO_OPTIONS, ObjectStore, open_store
 from job.storage.verification import Checked, Load, Verification
+from job.workspace import scratch_folder
 
 PATIENCE_SECONDS = 60.0
 
@@ -40,7 +38,7 @@ def verify(run: str, *, deep: bool = False, as_json: bool = False) -> None:
     stock = take_stock(store)
     display = PlainDisplay(Console(quiet=True)) if as_json else display_for(stderr_console())
     try:
-        with _scratch() as scratch:
+        with scratch_folder("verify") as scratch:
             read = _Reading(display, stock.total_bytes(), stop)
             with _loading(deep and not stock.empty, scratch, stock, store, stop, display) as load:
                 checked = []
@@ -99,22 +97,6 @@ def _run_store(run: str, stop: Stop) -> ObjectStore:
     if Path(run).is_file():
         raise ConfigError(f"{run} is a file, but neither a RUN.yaml nor a run folder")
     return open_store(run, NO_OPTIONS, PATIENCE_SECONDS, stop.requested)
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """For files that come from elsewhere, one record's at most."""
-    try:
-        home().mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="verify-", dir=home()))
-    except OSError as error:
-        raise HardwareError(
-            f"no working folder can be made in {home()}: {error.strerror}; set SFT_JOB_HOME to one that can be written"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import fcntl
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -36,6 +37,22 @@ def workspace() -> Iterator[RunDir]:
             yield run
         finally:
             shutil.rmtree(run.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder `<name>-...` below `SFT_JOB_HOME` for as long as the block lasts. Raises: HardwareError."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=home()))
+    except OSError as error:
+        raise HardwareError(
+            f"no working folder can be made in {home()}: {error.strerror}; set SFT_JOB_HOME to one that can be written"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make(root: Path) -> tuple[RunDir, IO[str]]:

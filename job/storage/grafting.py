@@ -14,7 +14,7 @@ from job.errors import ConfigError, DataError, StorageError
 from job.storage.attempts import Owner, attempts, now
 from job.storage.checkpoints import commit_keys, download_files, step_of, upload_folder
 from job.storage.records import FORK, RUN, Commit, FileRecord, ForkRecord, Origin, PreparedRecord, RunRecord
-from job.storage.store import NotFound, ObjectStore
+from job.storage.store import NotFound, ObjectStore, exists
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def begun_fork(store: ObjectStore) -> ForkRecord | None:
         return ForkRecord.parse(store.get(FORK), f"{store.uri}/{FORK}")
     except NotFound:
         pass
-    if attempts(store) or commit_keys(store) or _there(store, RUN):
+    if attempts(store) or commit_keys(store) or exists(store, RUN):
         raise ConfigError(f"{store.uri} is a run of its own; fork to a folder that is no run yet")
     return None
 
@@ -138,14 +138,6 @@ def _hashes(files: Sequence[FileRecord]) -> dict[str, str]:
 def _put(store: ObjectStore, key: str, data: bytes) -> None:
     if not store.put_if_absent(key, data):
         raise StorageError(f"{store.uri}/{key} exists with other content; fork to another folder")
-
-
-def _there(store: ObjectStore, key: str) -> bool:
-    try:
-        store.stat(key)
-    except NotFound:
-        return False
-    return True
 
 
 def _differences(ours: ForkRecord, theirs: ForkRecord) -> str | None:

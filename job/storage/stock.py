@@ -10,7 +10,7 @@ from typing import TypeVar
 from job.errors import ConfigError, DataError
 from job.storage.checkpoints import commit_keys, read_commit
 from job.storage.records import FORK, RESULT, RUN, Commit, FileRecord, PreparedRecord, Record, Result, RunRecord
-from job.storage.store import NotFound, ObjectStore
+from job.storage.store import NotFound, ObjectStore, exists
 
 R = TypeVar("R", bound=Record)
 
@@ -62,7 +62,7 @@ def take_stock(store: ObjectStore) -> Stock:
     result = _read(store, RESULT, Result)
     if isinstance(run, NotFound) and not keys and isinstance(result, NotFound) and not _begun(store):
         raise ConfigError(f"{store.uri} is no run folder: it has no run.json, attempt or commit; check the name")
-    if isinstance(run, NotFound) and keys and _there(store, FORK):
+    if isinstance(run, NotFound) and keys and exists(store, FORK):
         run = DataError("is missing: the fork that was begun here is not finished; give the same fork command again")
     prepared_key = None if isinstance(run, DataError) else f"prepared/{run.prepared}.json"
     prepared = None if prepared_key is None else _read(store, prepared_key, PreparedRecord)
@@ -85,15 +85,7 @@ def _read(store: ObjectStore, key: str, kind: type[R]) -> R | DataError:
 
 
 def _begun(store: ObjectStore) -> bool:
-    return bool(store.list("attempts/")) or _there(store, FORK)
-
-
-def _there(store: ObjectStore, key: str) -> bool:
-    try:
-        store.stat(key)
-    except NotFound:
-        return False
-    return True
+    return bool(store.list("attempts/")) or exists(store, FORK)
 
 
 def _marks(store: ObjectStore) -> list[Mark]:

@@ -165,6 +165,15 @@ def split_uri(uri: str) -> tuple[str, str]:
     return store, key
 
 
+def exists(store: ObjectStore, key: str) -> bool:
+    """Raises: StorageError."""
+    try:
+        store.stat(key)
+    except NotFound:
+        return False
+    return True
+
+
 def is_local(uri: str) -> bool:
     """Whether the URI is a path."""
     return "://" not in uri

@@ -14,7 +14,7 @@ from job.errors import DataError
 from job.storage.disk import disk_errors
 from job.storage.records import COMMIT_KEY, RESULT, RUN, Commit, FileRecord, Result, RunRecord
 from job.storage.stock import Stock
-from job.storage.store import NotFound, ObjectStore
+from job.storage.store import NotFound, ObjectStore, exists
 
 CHUNK_BYTES = 1 << 20
 STATE_SUFFIXES = {".safetensors", ".json"}
@@ -67,16 +67,9 @@ class Verification:
             return replace(blank, problems=(str(commit),))
         blank = replace(blank, notes=blank.notes + _parent_note(self._stock, commit))
         checked = self._checked(blank, commit, commit_faults(key, commit, self._stock.run))
-        if checked.problems and self._pruned(key):
+        if checked.problems and not exists(self._store, key):
             return replace(checked, problems=(), notes=("pruned while it was looked at",))
         return checked
-
-    def _pruned(self, key: str) -> bool:
-        try:
-            self._store.stat(key)
-        except NotFound:
-            return True
-        return False
 
     def _checked(self, blank: Checked, record: object, faults: tuple[str, ...]) -> Checked:
         if isinstance(record, DataError):
