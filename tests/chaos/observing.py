@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SUPERVISOR = "supervisor"
+STOPPING_SECONDS = 0.5  # until a stop has reached every thread: the one that sent it must get no further
 AUDITED = {
     "open": "open",
     "os.mkdir": "mkdir",
@@ -137,6 +138,8 @@ class Observer:
         if (pid := self.pids(deed.target)) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.Signals[deed.signal])
+                if deed.signal == "SIGSTOP":
+                    time.sleep(STOPPING_SECONDS)
 
     def _move_clock(self, line: str) -> None:
         plan = self.plan

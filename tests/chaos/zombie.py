@@ -21,9 +21,9 @@ class Zombie:
     done: Path
 
     def wait_until_done(self) -> None:
-        """Until its deed was done."""
+        """Until its deed was done: one of its processes stands still."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (self.done.exists() and self.done.read_text(encoding="utf-8")):
+        while not (self.done.exists() and any(stands_still(pid) for pid in processes(self.job.mark))):
             assert time.monotonic() < deadline and not self.job.over(), self.job.said()
             time.sleep(0.01)
 
@@ -37,6 +37,15 @@ class Zombie:
         for pid in processes(self.job.mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a stop has reached every thread of the process."""
+    try:
+        threads = [each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return False  # it, or a thread of it, just ended
+    return bool(threads) and all(state == "T" for state in threads)
 
 
 def start_with(laboratory: Laboratory, name: str, fields: Mapping[str, Any], deed: Deed, home: str = "home") -> Zombie:
