@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from job.training.batches import Schedule, layout
+from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
+from job.training.layout import lay_out
 from job.training.loss import MicroBatch, masked_row, micro_batch
 
 
@@ -35,7 +36,7 @@ class StepBatch:
 
 def share(rows: PreparedRows, ids: Sequence[int], at: Layout) -> list[MicroBatch]:
     """This rank's micro-batches of the rows `ids`, built when they are needed."""
-    spread = layout([int(rows.lengths[row]) for row in ids], at.world_size, at.token_budget, at.padded)
+    spread = lay_out([int(rows.lengths[row]) for row in ids], at.world_size, at.token_budget, at.padded)
     micros = [[rows.row(ids[position]) for position in micro] for micro in spread[at.rank]]
     filler = masked_row(rows.row(ids[0]))
     return [micro_batch(micro or [filler], at.padded, at.device) for micro in micros]

@@ -1,16 +1,14 @@
-"""The rows of a step follow from seed, epoch and step; their layout loses, repeats and overfills nothing."""
+"""The rows of a step follow from seed, epoch and step."""
 
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.training.batches import Schedule, epoch_order, layout
+from job.training.batches import Schedule, epoch_order
 
-LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 GOLDEN = [7, 1, 6, 4, 3, 5, 9, 0, 2, 8]
 
 
@@ -76,66 +74,3 @@ def test_a_run_has_as_many_steps_as_its_epochs_say(
     rows: int, size: int, epochs: float, max_steps: int | None, steps: int
 ) -> None:
     assert Schedule(rows, size, epochs, max_steps, 0).steps == steps
-
-
-# ---- layout
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(1, 9), st.integers(1, 500), st.booleans())
-def test_no_row_is_lost_or_trained_twice_whatever_the_layout(
-    lengths: list[int], world_size: int, budget: int, padded: bool
-) -> None:
-    spread = layout(lengths, world_size, budget, padded)
-    assert len(spread) == world_size
-    assert Counter(row for rank in spread for micro in rank for row in micro) == Counter(range(len(lengths)))
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(1, 9), st.integers(1, 500), st.booleans())
-def test_every_rank_has_the_same_number_of_micro_batches_and_one_of_them_needs_it(
-    lengths: list[int], world_size: int, budget: int, padded: bool
-) -> None:
-    spread = layout(lengths, world_size, budget, padded)
-    assert len({len(rank) for rank in spread}) == 1
-    assert any(all(rank) for rank in spread), "nobody waits for micro-batches that are empty everywhere"
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(1, 9), st.integers(1, 500), st.booleans())
-def test_the_token_budget_is_held_unless_one_row_alone_exceeds_it(
-    lengths: list[int], world_size: int, budget: int, padded: bool
-) -> None:
-    for rank in layout(lengths, world_size, budget, padded):
-        for micro in rank:
-            sizes = [lengths[row] for row in micro]
-            tokens = len(micro) * max(sizes, default=0) if padded else sum(sizes)
-            assert tokens <= budget or len(micro) == 1
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(1, 9))
-def test_ranks_differ_by_no_more_than_the_longest_row(lengths: list[int], world_size: int) -> None:
-    loads = [
-        sum(lengths[row] for micro in rank for row in micro) for rank in layout(lengths, world_size, token_budget=10**6)
-    ]
-    assert max(loads) - min(loads) <= max(lengths)
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(1, 500))
-def test_micro_batches_are_filled(lengths: list[int], budget: int) -> None:
-    """No two could be one."""
-    (micros,) = layout(lengths, 1, budget)
-    loads = sorted(sum(lengths[row] for row in micro) for micro in micros)
-    assert len(loads) < 2 or loads[0] + loads[1] > budget
-
-
-@given(LENGTHS, st.integers(1, 9), st.integers(1, 500))
-def test_the_layout_is_the_same_on_every_rank_and_machine(lengths: list[int], world_size: int, budget: int) -> None:
-    assert layout(lengths, world_size, budget) == layout(list(lengths), world_size, budget)
-
-
-def test_a_layout_that_can_be_read() -> None:
-    assert layout([5, 9, 3, 3, 1], world_size=2, token_budget=10) == [[[1, 4], []], [[0, 2], [3]]]
-    assert layout([5, 9, 3, 3, 1], world_size=2, token_budget=10, padded=True) == [[[1], [4]], [[0, 2], [3]]]
