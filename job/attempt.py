@@ -6,9 +6,10 @@ Whatever ends it, the last commit stands, and its end record says why it ended.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from job.aftermath import aftermath
 from job.config import RunConfig, trajectory_digest
-from job.errors import ExitCode, JobError, RankHung, Stopped, StorageError
-from job.follow import POLL_SECONDS, Follow
+from job.errors import DataError, ExitCode, JobError, RankCrashed, Stopped
+from job.follow import POLL_SECONDS, Follow, standing
 from job.host.launcher import Ended
 from job.host.preemption import Stop
 from job.host.topology import Topology
@@ -25,13 +26,12 @@ from job.storage.attempts import Owner, write_end
 from job.storage.checkpoints import Provenance, fetch_best, restore
 from job.storage.committer import Committer
 from job.storage.heartbeat import Heartbeat
-from job.storage.history import Past
-from job.storage.records import Commit
+from job.storage.history import Past, refuse_lost
+from job.storage.records import RUN, Commit
 from job.storage.store import ObjectStore
 from job.versions import versions
 
 LEAVE_SECONDS = 2.0  # of the grace period is left for the end record and the report
-LOG_TAIL_LINES = 30
 RECEIPT_SECONDS = 2.0  # at the end, for what it still has to store
 
 Resumed = tuple[str, Commit] | None
@@ -58,6 +58,7 @@ class Attempt:
     measured: Measured = field(default_factory=Measured)
     committer: Committer | None = None
     receipt: Receipt | None = None
+    look_at: str = ""  # where the failed ranks' log, or their stacks, are kept
 
     def run(self) -> None:
         """Raises: every JobError of the exit-code table; Stopped when it left on request."""
@@ -69,6 +70,9 @@ class Attempt:
                 if self.receipt is not None:
                     self.receipt.wait(RECEIPT_SECONDS)
                 publish(self.config, self.lasting, self.owner, self.inputs, self.local, committer, self.report)
+        except RankCrashed as error:
+            code, reason = error.exit_code, str(error)
+            raise type(error)(f"{error}{self._what_next()}") from error
         except JobError as error:
             code, reason = error.exit_code, str(error)
             raise
@@ -83,8 +87,7 @@ class Attempt:
         """Launch the ranks, again in place where that helps, until the last step is committed."""
         pacer, restarts = Pacer(self.config, self.local, self.past, self.report), Restarts()
         while True:
-            resumed = restore(self.store, self.owner.attempt, self.local.resume, self.report.message)
-            committer = self._ready(resumed)
+            committer = self._ready(self._restored())
             pacer.update(self.measured)
             refuse_to_begin(self.stop)
             follow = Follow(
@@ -106,6 +109,18 @@ class Attempt:
             restarts.refuse(ended.error, committer.parent, heart.stepped)
             self.report.message(f"{ended.error}; the ranks begin again in place, {standing(committer)}")
             self.local.clear_launch()
+
+    def _restored(self) -> Resumed:
+        """Raises: DataError when commits are another run's, or were deleted: never a silent restart; as `restore`."""
+        resumed = restore(self.store, self.owner.attempt, self.local.resume, self.report.message)
+        if resumed is None:
+            refuse_lost(self.store.uri, self.past)
+        elif resumed[1].run_digest != trajectory_digest(self.config):
+            raise DataError(
+                f"{self.store.uri} has no {RUN}, and {resumed[0]} was made under another config: restore {RUN}, or "
+                "begin anew in another run folder"
+            )
+        return resumed
 
     def _ready(self, resumed: Resumed) -> Committer:
         """Everything the ranks find in the run folder, and whoever commits what they leave there."""
@@ -175,13 +190,25 @@ class Attempt:
             raise committer.last_error
 
     def _show_failure(self, error: JobError, stacks: str) -> None:
-        for line in stacks.splitlines() if isinstance(error, RankHung) else log_tail(self.local):
+        left = aftermath(self.local, error, stacks)
+        for line in left.shown:
             self.report.message(f"  {line}")
-        if stacks:
-            try:
-                self.lasting.put(f"attempts/{self.owner.name}-stacks.txt", stacks.encode())
-            except StorageError as problem:
-                self.report.message(f"the stacks were not stored: {problem}")
+        if not left.name:
+            return
+        key = f"attempts/{self.owner.name}-{left.name}"
+        try:
+            self.lasting.put(key, left.content)
+        except JobError as problem:
+            self.report.message(f"{key} was not stored: {problem}")
+            return
+        self.look_at = f"{self.lasting.uri}/{key}"
+        self.report.message(f"  {left.name} is kept in {self.look_at}")
+
+    def _what_next(self) -> str:
+        """For a person who reads the last line only."""
+        look = f"; see {self.look_at}" if self.look_at else ""
+        there = self.committer is not None and self.committer.parent
+        return f"{look}; the same command again goes on from {there or 'the start, as nothing was committed yet'}"
 
     def _end(self, code: int, reason: str, heart: Heartbeat) -> None:
         """An attempt that says how it ended spares the next one the wait for its heartbeat. Never raises."""
@@ -203,10 +230,6 @@ def lasting(stop: Stop) -> Callable[[], bool]:
     return lambda: stop.seconds_left < LEAVE_SECONDS
 
 
-def standing(committer: Committer) -> str:
-    return f"the last commit is {committer.parent}" if committer.parent else "nothing was committed yet"
-
-
 def opening(owner: Owner, resumed: Resumed) -> str:
     if resumed is None:
         return f"attempt {owner.attempt}: a fresh start, there is no commit yet"
@@ -215,15 +238,3 @@ def opening(owner: Owner, resumed: Resumed) -> str:
         f"attempt {owner.attempt}: resumed from step {commit.step} ({key}, by attempt {commit.attempt}: "
         f"the newest commit, all {len(commit.files)} files verified)"
     )
-
-
-def log_tail(local: RunDir) -> list[str]:
-    """The last lines of the log of the rank that failed first; its last line is the cause and comes at the very end."""
-    failed = sorted(local.path.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    name = failed[0].stem.replace("error", "rank") if failed else "rank-0"
-    log = local.log(name)
-    if not log.exists():
-        return []
-    return [
-        f"{name}| {line}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-    ]

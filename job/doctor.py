@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,16 @@ def doctor(where: str | None, as_json: bool = False) -> None:
     console = stderr_console()
     say = Console(quiet=True) if as_json else console
     say.print(f"probing {store.uri}", highlight=False, markup=False, soft_wrap=True)
-    findings, left = [], []
+    findings: list[Finding] = []
+    left: list[str] = []
     with _made_again(store), scratch_folder("doctor") as scratch:
         folder = f"doctor-{secrets.token_hex(6)}"
         probes = StoreProbes(store, folder, scratch, stopped=stop.requested)
         try:
             for finding in _all(store, probes, folder):
+                first = finding.status == Status.MISSING and cannot_run(findings, store.uri) is None
                 findings.append(finding)
-                _print(say, finding)
+                _print(say, replace(finding, seen="why: see the last line") if first else finding)
         finally:
             left = probes.clean_up()
             if left:
@@ -64,7 +67,7 @@ def doctor(where: str | None, as_json: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(_report(store.uri, findings, policy, left, folder, error), ensure_ascii=False))
     elif policy is not None:
-        say.print("\nThe least that a policy has to allow:", highlight=False)
+        say.print("\nTo stdout goes the least that a policy has to allow:", highlight=False)
         click.echo(json.dumps(policy, indent=2))
     if error is not None:
         raise error
@@ -154,6 +157,7 @@ def _report(
     folder: str,
     error: Exception | None,
 ) -> dict[str, Any]:
+    actions = uri.startswith("s3://")
     return {
         "store": uri,
         "usable": error is None,
@@ -165,7 +169,7 @@ def _report(
                 "status": finding.status.value,
                 "means": finding.means,
                 "seen": finding.seen,
-                "action": finding.action or None,
+                "action": (finding.action or None) if actions else None,
             }
             for finding in findings
         ],

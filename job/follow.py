@@ -108,10 +108,15 @@ class Follow:
                 self.report.message(f"{stop.reason}: stopping at the next step")
                 self.local.request_stop(stop.reason or "stop")
                 return None
-            what = "the upload under way is finished" if spend == "finish_upload" else "the last commit stands"
+            what = "the upload under way is finished" if spend == "finish_upload" else standing(self.committer)
             self.report.message(f"{stop.reason}: {stop.seconds_left:.0f} s are too few for another checkpoint; {what}")
             return Ended(ExitCode.STOPPED, None)
         if self._written or (snapshot_deadline if self._captured else ranks_deadline)(*known) > 0:
             return None
-        self.report.message("the ranks did not reach a step boundary in time; the last commit stands")
+        self.report.message(f"the ranks did not reach a step boundary in time; {standing(self.committer)}")
         return Ended(ExitCode.STOPPED, None)
+
+
+def standing(committer: Committer) -> str:
+    """What is left where nothing more is committed."""
+    return f"the last commit is {committer.parent}" if committer.parent else "nothing was committed yet"

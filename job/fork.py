@@ -7,11 +7,13 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from job import __version__
+from job.advice import instead_of_fork, result_of
 from job.config import RunConfig, trajectory, trajectory_diff, trajectory_digest
 from job.config.changes import needs_new_start, needs_other_rows, reorders_rows
 from job.config.trajectory import changed
@@ -21,11 +23,11 @@ from job.inputs import prepare_anew
 from job.report.report import Report
 from job.report.wording import spoken_bytes
 from job.rundir import RunDir
-from job.settled import as_settled, instead_of_fork, load, read_run
+from job.settled import as_settled, load, read_run
 from job.storage.checkpoints import download_files
 from job.storage.grafting import Taken, begun_fork, declare, fork_record, graft, take_newest
 from job.storage.records import RUN, Origin, PreparedRecord, RunRecord
-from job.storage.store import NotFound, ObjectStore, open_store
+from job.storage.store import NotFound, ObjectStore, is_local, open_store
 from job.workspace import workspace
 
 AT_STEP = re.compile(r"(.+)@(\d+)")
@@ -66,21 +68,49 @@ def fork(run: str, to: str, sets: tuple[str, ...], console: Console) -> None:
 
 
 def read(place: str, to: str, sets: tuple[str, ...]) -> Forking:
-    """Raises: ConfigError with the fields that may not change."""
-    config = load(place, sets)
+    """Raises: ConfigError with the fields that may not change, or where `to` is no place for a fork of this run."""
+    if not to.strip():
+        raise ConfigError("--to is empty; name the new run folder, like --to s3://bucket/prefix")
+    if any(setting.partition("=")[0].strip() == "run" for setting in sets):
+        raise ConfigError("--set run=... says nothing here: the new run folder is named by --to")
+    config = _load(place, sets)
     source = open_store(config.run, config.storage)
+    try:
+        ours, new = config.replace({"run": to}), open_store(to, config.storage).uri
+    except ConfigError as error:
+        raise ConfigError(f"--to: {str(error).removeprefix('config: run: ')}") from error
+    refuse_nesting(source.uri, new)
     record = read_run(source)
     if record is None:
         raise ConfigError(f"{source.uri} is no run yet: it has no {RUN}; run it first")
-    config = as_settled(config.replace({"run": to}), record)
+    config = as_settled(ours, record)
     paths = changed(config, record.trajectory)
     if fixed := needs_new_start(paths):
         lines = [line for line in trajectory_diff(config, record.trajectory) if line.partition(":")[0] in fixed]
         raise ConfigError(
             f"{'; '.join(lines)}: a fork keeps the trained tensors and the optimizer's state, which would not fit; "
-            f"{instead_of_fork(source.uri, fixed, record)}"
+            f"{instead_of_fork(config, record, source.uri, to, result_of(source.uri, config.storage))}"
         )
     return Forking(source, record, config, paths)
+
+
+def _load(place: str, sets: tuple[str, ...]) -> RunConfig:
+    try:
+        return load(place, sets)
+    except ConfigError as error:
+        run, at, step = place.rpartition("@")
+        if not at or "/" in step:
+            raise
+        raise ConfigError(f"{error}; a step to fork from is a number, like {run}@100, not {step!r}") from error
+
+
+def refuse_nesting(run: str, new: str) -> None:
+    """A run folder in another: to prune, copy or delete the one would be to harm the other. Raises: ConfigError."""
+    ours, theirs = (Path(uri).resolve().as_posix() if is_local(uri) else uri for uri in (run, new))
+    if theirs.startswith(f"{ours.rstrip('/')}/"):
+        raise ConfigError(f"--to {new} lies inside the run that is forked, {run}; name a folder beside it")
+    if ours.startswith(f"{theirs.rstrip('/')}/"):
+        raise ConfigError(f"--to {new} holds the run that is forked, {run}; name a folder beside it")
 
 
 def copy(forking: Forking, target: ObjectStore, step: int | None, local: RunDir, stop: Stop, report: Report) -> None:
@@ -111,7 +141,7 @@ def copy(forking: Forking, target: ObjectStore, step: int | None, local: RunDir,
         report.message(f"{target.uri} is this fork already")
         return
     key = graft(target, fork, new, local.prepared, commits, keep=not forking.other_rows)
-    for line in told(forking, taken, summary["rows"]):
+    for line in told(forking, taken, summary.get("epoch_rows") or summary["rows"]):
         report.message(line)
     report.message(f"{target.uri} goes on from {key}")
 

@@ -24,8 +24,9 @@ LOOK_BACK_SEGMENTS = 200  # of one attempt; each costs a request
 
 
 def prepared_rows(prepared: Path) -> int:
-    """Rows to train on, as preparation counted them in the folder `prepared`."""
-    return int(json.loads((prepared / "summary.json").read_text(encoding="utf-8"))["rows"])
+    """Rows of one epoch, as preparation counted them in the folder `prepared`."""
+    summary = json.loads((prepared / "summary.json").read_text(encoding="utf-8"))
+    return int(summary.get("epoch_rows") or summary["rows"])
 
 
 def position(config: RunConfig, rows: int, step: int) -> dict[str, Any]:

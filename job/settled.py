@@ -3,14 +3,12 @@
 Not before: a mistake that only the ranks find (a LoRA pattern that matches no module) is corrected in the same folder.
 """
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from job import __version__
+from job.advice import way_on
 from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest, with_sets
-from job.config.changes import needs_new_start, next_folder, settings
-from job.config.trajectory import changed
 from job.errors import ConfigError, StorageError
 from job.host.topology import Topology, computes_bf16
 from job.inputs import Inputs
@@ -105,30 +103,5 @@ def refuse_another_run(config: RunConfig, record: RunRecord) -> None:
     if differences := trajectory_diff(config, record.trajectory):
         raise ConfigError(
             f"{config.run} is another run: {'; '.join(differences)}. Put these fields back, set `run` to a new folder, "
-            f"or {_way_on(config, record)}"
+            f"or {way_on(config, record)}"
         )
-
-
-def _way_on(config: RunConfig, record: RunRecord) -> str:
-    """How to go on from this run under the changed config."""
-    paths = changed(config, record.trajectory)
-    if fixed := needs_new_start(paths):
-        return instead_of_fork(config.run, fixed, record)
-    sets = " ".join(f"--set {shlex.quote(setting)}" for setting in settings(config, record.config, paths))
-    return (
-        "go on from its newest commit under this config: "
-        f"sft-job fork {shlex.quote(config.run)} --to {shlex.quote(next_folder(config.run))} {sets}"
-    )
-
-
-def instead_of_fork(run: str, fixed: Sequence[str], record: RunRecord) -> str:
-    """What to do where `fixed`, fields that no fork may change, have to be others."""
-    named = ", ".join(fixed)
-    if not any(path.startswith(("lora", "peft")) for path in fixed):
-        return (
-            f"begin a new run with its result and a fresh optimizer (no fork may change {named}): "
-            f"--set run={shlex.quote(next_folder(run))} --set model.init={shlex.quote(run)}"
-        )
-    if record.config.get("lora") is None:
-        return f"begin a new run with an adapter on its result: set model.base to the folder that {run}/{RESULT} names"
-    return f"leave the adapter as it is ({named}): then a fork, or a new run with model.init, goes on from it"

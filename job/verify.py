@@ -19,7 +19,7 @@ from job.host.preemption import Stop
 from job.loading import Loader
 from job.report.progress import Display, PlainDisplay, bytes_figures, display_for, stderr_console
 from job.report.wording import counted, spoken_bytes
-from job.storage.stock import Stock, take_stock
+from job.storage.stock import UNFINISHED_FORK, Stock, take_stock
 from job.storage.store import NO_OPTIONS, ObjectStore, open_store
 from job.storage.verification import Checked, Load, Verification
 from job.workspace import scratch_folder
@@ -58,20 +58,12 @@ def verify(run: str, *, deep: bool = False, as_json: bool = False) -> None:
 
 
 def verdict(uri: str, checked: list[Checked]) -> DataError | None:
-    """What is damaged, all of it in one line, and whether a run could go on."""
+    """What is damaged, all of it in one line, and what is left to do."""
     bad = [one for one in checked if one.problems]
     if not bad:
         return None
     named = "; ".join(f"{one.key}: {one.problems[0]}{_more(one)}" for one in bad)
-    whole = [one for one in checked if one.kind == "commit" and not one.problems]
-    needed = [one for one in bad if one.kind in ("run", "prepared")]
-    if needed or not any(one.kind == "commit" for one in checked):
-        way = ""
-    elif whole:
-        way = f". The newest commit that is whole is {whole[-1].key}"
-    else:
-        way = ". No commit is whole: restore the files, or begin anew in another run folder"
-    return DataError(f"{uri} is damaged: {named}{way}")
+    return DataError(f"{uri} is damaged: {named}{_way_on(checked)}")
 
 
 def report(uri: str, deep: bool, stock: Stock, checked: list[Checked], error: JobError | None) -> dict[str, Any]:
@@ -129,6 +121,28 @@ class _Reading:
 # ---- what is said
 
 
+def _way_on(checked: list[Checked]) -> str:
+    commits = [one for one in checked if one.kind == "commit"]
+    whole = [one.key for one in commits if not one.problems]
+    newest = f"the newest commit that is whole is {whole[-1]}" if whole else "no commit is whole"
+    needed = [one for one in checked if one.kind in ("run", "prepared") and one.problems]
+    if any(UNFINISHED_FORK in problem for one in needed for problem in one.problems):
+        return ""
+    if needed:
+        keys = " and ".join(one.key for one in needed)
+        return (
+            f". Restore {keys} from a backup or an older version of the object: nobody can go on without; "
+            f"{newest if commits else 'there is no commit'}"
+        )
+    if not commits:
+        return ""
+    if not whole:
+        return ". No commit is whole: restore the files, or begin anew in another run folder"
+    lost = any(one.kind == "result" and "".join(one.problems).startswith("is missing") for one in checked)
+    again = ": run the same command again, and it makes the result once more" if lost else ""
+    return f". {newest[0].upper()}{newest[1:]}{again}"
+
+
 def _say(display: Display, one: Checked) -> None:
     size = f"{counted(one.files, 'file')}, {spoken_bytes(one.bytes)}" if one.files else ""
     outcome = f"DAMAGED: {'; '.join(one.problems)}" if one.problems else "ok"
@@ -149,7 +163,8 @@ def _say_rest(display: Display, stock: Stock) -> None:
             display.say(f"{mark.commit} is gone; attempt {mark.attempt} had marked it as damaged: {mark.reason}")
     for stray in stock.unrecorded:
         size = f"{counted(stray.files, 'file')}, {spoken_bytes(stray.bytes)}"
-        display.say(f"{stray.folder}: {size} that no record names: harmless, a run never looks at them")
+        what = "keep them, the record may be a lost one" if stock.lost else "harmless, a run never looks at them"
+        display.say(f"{stray.folder}: {size} that no record names: {what}")
 
 
 def _good(stock: Stock, checked: list[Checked], deep: bool) -> str:

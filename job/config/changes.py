@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from job.config.schema import RunConfig
@@ -51,6 +51,18 @@ def settings(ours: RunConfig, theirs: dict[str, Any], paths: Sequence[str]) -> l
             at.append(part)
         found[".".join(at)] = value
     return [f"{path}={_written(value)}" for path, value in found.items()]
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any], above: str = "") -> list[str]:
+    """The dotted paths at which two configs' trees differ; a list is compared as a whole."""
+    found = []
+    for name in sorted({*ours, *theirs}):
+        one, other = ours.get(name), theirs.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differing(one, other, f"{above}{name}.")
+        elif one != other:
+            found.append(f"{above}{name}")
+    return found
 
 
 def next_folder(run: str) -> str:

@@ -17,6 +17,7 @@ _SCHEDULE_NEEDS = {
     "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
     "warmup_stable_decay": ("num_decay_steps",),
 }
+EVALUATED = ("eval_loss", "eval_perplexity")
 
 
 def disagreements(config: "RunConfig") -> Iterator[Mistake]:
@@ -41,6 +42,9 @@ def _training(config: "RunConfig") -> Iterator[Mistake]:
     if needed and not (isinstance(given, dict) and any(name in given for name in needed)):
         text = f"{train.lr_scheduler_type} needs trl.lr_scheduler_kwargs, like {{{needed[0]}: ...}}"
         yield Mistake(("train", "lr_scheduler_type"), text, also=(("trl",),))
+    if best.metric not in EVALUATED and config.hooks is None:
+        text = f"{best.metric} is not computed; write {' or '.join(EVALUATED)}, or give hooks with compute_metrics"
+        yield Mistake(("best", "metric"), text, also=(("hooks",),))
     if config.data.eval is None:
         for name, asked in (("patience", best.patience is not None), ("final", best.final == "best")):
             if asked:

@@ -8,7 +8,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from job.config.section import Section
 from job.config.values import AutoOrFlag, Choice, Expanded, Later, Names, Positive, ShareOrPlace, SourcePlace
 
-Loss = Literal["auto", "assistant", "last", "completion", "all"]
+Loss = Annotated[Literal["auto", "assistant", "last", "weight", "completion", "all"], Choice()]
+LARGEST_WEIGHT = 1000.0  # more is a slip: an epoch would be that many epochs
+
+
+def _tokens(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(text.strip() for text in texts) or len(set(texts)) < len(texts):
+        raise ValueError("must name each token once, and none that is empty")
+    return texts
 
 
 class ModelConfig(Section):
@@ -28,7 +35,9 @@ class ModelConfig(Section):
     ] = Field("auto", description="Compute precision; auto: bf16 where the device computes it, else fp32.")
     quantize: Annotated[str | None, Later] = Field(None, description="nf4: frozen base weights in four bits.")
     chat_template: Expanded | None = Field(None, description="A chat template: a file, or the name of a built-in one.")
-    add_tokens: Annotated[Names, Later] = Field((), description="Tokens to add to the vocabulary.")
+    add_tokens: Annotated[Names, AfterValidator(_tokens)] = Field(
+        (), description="Tokens to add to the vocabulary; embeddings and head are then trained, with LoRA as well."
+    )
     attn_implementation: Annotated[
         Literal["auto", "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"], Choice()
     ] = Field("auto", description="The attention kernel, as transformers names it.")
@@ -60,24 +69,34 @@ class Columns(Section):
     completion: Template = Field(description="A column's name, or a template such as '{target}'.")
 
 
-def _format(value: object) -> object:
-    if value in ("auto", "chat", "prompt_completion"):
-        return value
-    raise ValueError(f"{value} is not supported yet; write auto, chat or prompt_completion")
-
-
-Format = Annotated[Literal["auto", "chat", "prompt_completion"], BeforeValidator(_format)]
+Format = Annotated[
+    Literal["auto", "chat", "prompt_completion", "alpaca", "text"],
+    Choice(refused=dict.fromkeys(("sharegpt", "openai", "messages"), "it is a spelling of chat, known by its columns")),
+]
 
 
 class DataSource(Section):
     """One source of rows; what is null here is as in `data`. A bare URI stands for `{uri: URI}`."""
 
-    uri: SourcePlace = Field(description="s3://, hf:// or a path; may hold a glob, like s3://data/chat-*.jsonl.")
-    split: Annotated[str | None, Later] = Field(None, description="The split, where the source has several.")
-    weight: Annotated[float | None, Later] = Field(None, description="How often its rows are drawn.")
+    uri: SourcePlace = Field(
+        description="s3://, hf://datasets/org/name or a path: one file, a glob like s3://data/chat-*.jsonl, or a "
+        "folder and all below it. Files: jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow."
+    )
+    split: str | None = Field(
+        None,
+        min_length=1,
+        description="The split, where the source has several, by the names of files or folders; null: train.",
+    )
+    weight: float | None = Field(
+        None,
+        gt=0,
+        le=LARGEST_WEIGHT,
+        description="An epoch takes weight x rows of it, in turn: 2 is each row twice, 0.5 half of them and the next "
+        "epoch the other half; null: 1.",
+    )
     format: Format | None = Field(None, description="As data.format, for this source.")
     columns: Columns | None = Field(None, description="As data.columns, for this source.")
-    loss: Annotated[Loss, Choice()] | None = Field(None, description="As data.loss, for this source.")
+    loss: Loss | None = Field(None, description="As data.loss, for this source.")
 
     @model_validator(mode="before")
     @classmethod
@@ -101,11 +120,23 @@ class DataConfig(Section):
 
     train: Sources = Field(description="The training data: URIs, or objects with a URI and options.")
     eval: ShareOrPlace = Field(None, description="Validation data: a share of the rows (0.2), a URI, or null for none.")
-    format: Format = Field("auto", description="How a row is laid out: chat (messages) or prompt_completion.")
+    format: Format = Field(
+        "auto",
+        description="How a row is laid out. auto: by the columns of a file's first row, the first of these it has: "
+        "chat (messages, conversations, conversation), prompt_completion, alpaca (instruction, input, output; a chat "
+        "where there is a chat template, else in Alpaca's own prompt), text.",
+    )
     columns: Columns | None = Field(None, description="Columns, or templates of columns, for prompt and completion.")
-    loss: Annotated[Loss, Choice()] = Field("auto", description="Which tokens are trained.")
+    loss: Loss = Field(
+        "auto",
+        description="Which tokens are trained. Of a chat: assistant (all its turns), last (of them), weight (turns of "
+        "weight 1), all; of a pair: completion, all. auto: what the model is to write, by weight where rows have some.",
+    )
     append_eos: AutoOrFlag = Field("auto", description="Whether a row ends in the EOS token.")
     max_length: Positive = Field(1024, description="The longest row, in tokens.")
-    overlong: Annotated[Literal["drop", "truncate", "error"], Choice(later=("split",))] = Field(
-        "drop", description="What happens to a longer row."
+    overlong: Annotated[Literal["drop", "truncate", "split", "error"], Choice()] = Field(
+        "drop",
+        description="What happens to a longer row: left out, cut at its end, split into several rows (a chat behind an "
+        "answer where one ends in time; every trained token stays one, once), or the data are refused. drop refuses "
+        "to lose more than a tenth of the rows or of the tokens to train.",
     )

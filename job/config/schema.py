@@ -10,7 +10,7 @@ from job.config.marks import DECIDES, FREE
 from job.config.place import BucketOptions, CheckpointConfig, ParallelConfig, SamplesConfig
 from job.config.section import Section
 from job.config.tuning import BestConfig, LoraConfig, TrainConfig
-from job.config.values import Choice, Grace, Later, MaxTime, RunPlace, duration_seconds
+from job.config.values import Choice, Expanded, Grace, MaxTime, RunPlace, duration_seconds
 
 AUTO_GRACE_SECONDS = 30.0
 AUTO_BUDGET_ROWS = 4  # the token budget, in rows of the greatest length
@@ -31,8 +31,9 @@ class RunConfig(Section):
     lora: Annotated[LoraConfig | None, DECIDES] = Field(description="The adapter; null: full fine-tuning.")
     train: Annotated[TrainConfig, DECIDES] = Field(default_factory=TrainConfig, description="Optimisation.")
     best: Annotated[BestConfig, DECIDES] = Field(default_factory=BestConfig, description="Which evaluation is best.")
-    hooks: Annotated[str | None, DECIDES, Later] = Field(
-        None, description="A Python module with functions of the user's own."
+    hooks: Annotated[Expanded | None, DECIDES] = Field(
+        None,
+        description="A Python file with row(), callbacks(), compute_metrics(); runs only where SFT_JOB_ALLOW_CODE=1.",
     )
     storage: Annotated[dict[str, BucketOptions], FREE] = Field(
         default_factory=dict, description="Options by bucket name."

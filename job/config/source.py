@@ -67,9 +67,12 @@ class Source:
         except _NotYamlError as error:
             self.mistakes.append(Mistake(path, f"is not YAML: {error}; put the value in quotes"))
             return
+        if node is None:
+            self.mistakes.append(Mistake(path, f"has no value; write --set {dotted}=null to unset it"))
+            return
         self._places = {old: name for old, name in self._places.items() if old[: len(path)] != path}
         self._places[path] = place
-        value = None if node is None else self._plain(node, path, lambda line: place)
+        value = self._plain(node, path, lambda line: place)
         inner: Any = self.tree
         for depth, part in enumerate(path):
             if isinstance(inner, list) and isinstance(part, int) and part < len(inner):

@@ -36,15 +36,21 @@ def changed(ours: RunConfig | Flat, theirs: RunConfig | Flat) -> list[str]:
 
 
 def trajectory_diff(ours: RunConfig | Flat, theirs: RunConfig | Flat) -> list[str]:
-    """One line for each of the `changed` fields."""
+    """One line for each of the `changed` fields; one for a section that is null on one side."""
     here = trajectory(ours) if isinstance(ours, RunConfig) else ours
     there = trajectory(theirs) if isinstance(theirs, RunConfig) else theirs
-    return [f"{path}: {_shown(here, path)} here, {_shown(there, path)} in run.json" for path in changed(here, there)]
+    paths = changed(here, there)
+    sections = {path for path in paths if any(other.startswith(f"{path}.") for other in paths)}
+    return [
+        f"{path}: {_shown(here, path, path in sections)} here, {_shown(there, path, path in sections)} in run.json"
+        for path in paths
+        if not any(path.startswith(f"{section}.") for section in sections)
+    ]
 
 
-def _shown(flat: Flat, path: str) -> str:
+def _shown(flat: Flat, path: str, section: bool = False) -> str:
     if path not in flat:
-        return "absent"
+        return "given" if section else "absent"
     value = flat[path]
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 

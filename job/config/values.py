@@ -35,8 +35,12 @@ def duration_seconds(text: object) -> float:
     seconds = (
         sum(float(number) * _SECONDS[unit] for unit, number in found.groupdict().items() if number) if found else 0.0
     )
+    if found and text and not seconds:
+        raise ValueError(f"{text!r} is no time at all; write 1s or more")
     if not seconds:
-        raise ValueError(f"{text!r} is not a duration; write it with its unit, like 90s, 15m or 1h30m")
+        raise ValueError(
+            f"{text!r} is not a duration; write it with its unit (d, h, m or s), like 90s, 15m or 1h30m, at least 1s"
+        )
     return seconds
 
 
@@ -152,6 +156,11 @@ def expanded(value: object, info: ValidationInfo) -> object:
     return str(Path(text).expanduser()) if text.startswith("~/") else text
 
 
+def begins_like_a_uri(place: str) -> bool:
+    """`s3:bucket` is a slip of the pen: who means a folder of that name writes `./` before it."""
+    return re.match(r"[^/]*:", place) is not None
+
+
 def _place(value: str, schemes: tuple[str, ...]) -> str:
     scheme, separator, rest = value.partition("://")
     if not value.strip():
@@ -159,6 +168,9 @@ def _place(value: str, schemes: tuple[str, ...]) -> str:
     if separator and scheme not in schemes:
         known = ", ".join(f"{name}://" for name in schemes)
         raise ValueError(f"{scheme}:// is unknown; write {known} or a path (any S3 store works through its endpoint)")
+    if not separator and begins_like_a_uri(value):
+        known = " or ".join(f"{name}://" for name in schemes)
+        raise ValueError(f"{value!r} is neither a path nor a known URI; write {known}, or ./{value} for such a folder")
     if separator and (not rest or rest.startswith("/")):
         raise ValueError(
             f"{value!r} has no bucket; write s3://bucket/prefix"

@@ -16,6 +16,7 @@ from job.settled import read_result
 from job.storage.store import ObjectStore
 
 AGAIN = (ExitCode.STOPPED, ExitCode.CRASHED)  # what a scheduler starts again here, beside what was killed
+Doing = Callable[[str, str], None]  # hears what is done now: in a word, and in a line
 NO_EXPERIMENT = (ExitCode.STORAGE, ExitCode.HARDWARE, ExitCode.CONFIG)  # the place failed, not the run
 
 
@@ -72,11 +73,15 @@ def leave_alone(place: Place, stop: Stop, say: Callable[[str], None]) -> Outcome
     return found
 
 
-def experiment(case: Case, place: Place, reference: Outcome, stop: Stop) -> Facts:
+def experiment(
+    case: Case, place: Place, reference: Outcome, stop: Stop, doing: Doing = lambda word, text: None
+) -> Facts:
     """Raises: StorageError, HardwareError where the place fails; Stopped."""
+    doing("running", "begins, and runs until the blow falls")
     starts = [_start(place, stop, 1, case)]
     finished = [read_result(place.store) is not None]
     if starts[0].code in AGAIN or starts[0].code < 0:
+        doing("again", f"left with {starts[0].code} after {starts[0].seconds:.0f} s, and runs again to its end")
         starts.append(_start(place, stop, 2))
         finished.append(read_result(place.store) is not None)
     found = outcome_of(place.store, place.home / "outcome")

@@ -8,8 +8,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from job.drill.experiment import Facts, experiment, leave_alone
 from job.drill.ground import Ground, ground
 from job.drill.outcome import Outcome
 from job.drill.plan import CHECKPOINT_STEPS, STEPS, Case, chosen
-from job.drill.table import LEGEND, Board, finished, plain, shown
+from job.drill.table import LEGEND, Board, begun, finished, live, plain, shown, working
 from job.errors import ConfigError, RankCrashed, Stopped
 from job.host.preemption import Stop
 from job.report.progress import stderr_console
@@ -46,13 +47,21 @@ def drill(where: str | None, quick: bool, only: Sequence[str], report: str | Non
 
     with ground(where, stop, say) as at:
         say(f"{counted(len(cases), 'experiment')} in {at.uri}, which is deleted at the end")
-        at.make_inputs()
-        reference = leave_alone(at.place("reference"), stop, say)
+        with working(console, "making a tiny model and its rows, and storing them there"):
+            at.make_inputs()
+        with working(console, "running the tiny job once, left alone: what the others are compared with"):
+            reference = leave_alone(at.place("reference"), stop, say)
         say(f"left alone: {STEPS} steps, a checkpoint every {CHECKPOINT_STEPS}, {counted(reference.commits, 'commit')}")
         board = Board(cases)
+
+        def doing(case: Case, word: str, text: str) -> None:
+            board.begin(case, word)
+            if not live(console):
+                say(f"{begun(case)}{text}")
+
         with shown(console, board):
-            for facts in all_of_them(cases, at, reference, board):
-                finished(console, facts, console.is_terminal)
+            for facts in all_of_them(cases, at, reference, board, doing):
+                finished(console, facts)
     done = [board.done[case] for case in cases]
     say(LEGEND, "dim")
     if report is not None:
@@ -64,17 +73,18 @@ def drill(where: str | None, quick: bool, only: Sequence[str], report: str | Non
     say(f"all {len(done)} experiments passed in {spent}: runs survive here, bit by bit", "green")
 
 
-def all_of_them(cases: Sequence[Case], at: Ground, reference: Outcome, board: Board) -> Iterator[Facts]:
+def all_of_them(
+    cases: Sequence[Case], at: Ground, reference: Outcome, board: Board, doing: Callable[[Case, str, str], None]
+) -> Iterator[Facts]:
     """As they end. Raises: what the first raises that the place is to blame for; the others are ended then."""
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
     def one(case: Case) -> Facts:
         if at.stop.requested():
             raise Stopped(f"stopped by {at.stop.reason}")
-        board.begin(case)
         facts = None
         try:
-            facts = experiment(case, at.place(case.name.replace(":", "-")), reference, at.stop)
+            facts = experiment(case, at.place(case.name.replace(":", "-")), reference, at.stop, partial(doing, case))
             return facts
         finally:
             board.end(case, facts)

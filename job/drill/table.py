@@ -26,12 +26,12 @@ class Board:
 
     cases: Sequence[Case]
     done: dict[Case, Facts] = field(default_factory=dict)
-    running: dict[Case, float] = field(default_factory=dict)  # since when
+    running: dict[Case, tuple[str, float]] = field(default_factory=dict)  # doing what, and since when
     turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, case: Case) -> None:
+    def begin(self, case: Case, word: str) -> None:
         with self.turn:
-            self.running[case] = time.monotonic()
+            self.running[case] = word, time.monotonic()
 
     def end(self, case: Case, facts: Facts | None) -> None:
         with self.turn:
@@ -44,7 +44,7 @@ class Board:
             return table(self.cases, self.done, self.running)
 
 
-def table(cases: Sequence[Case], done: Mapping[Case, Facts], running: Mapping[Case, float]) -> Table:
+def table(cases: Sequence[Case], done: Mapping[Case, Facts], running: Mapping[Case, tuple[str, float]]) -> Table:
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("killed in", no_wrap=True)
     for title in COLUMNS.values():
@@ -56,12 +56,12 @@ def table(cases: Sequence[Case], done: Mapping[Case, Facts], running: Mapping[Ca
     return grid
 
 
-def _cell(case: Case, wanted: bool, facts: Facts | None, since: float | None) -> Text:
+def _cell(case: Case, wanted: bool, facts: Facts | None, running: tuple[str, float] | None) -> Text:
     if facts is not None:
         mark = Text("pass", "green") if facts.passed else Text("FAIL", "bold red")
         return mark.append(f" {figures(facts)}", "default" if facts.passed else "red")
-    if since is not None:
-        return Text(f"running {spoken_seconds(time.monotonic() - since)}", "cyan")
+    if running is not None:
+        return Text(f"{running[0]} {spoken_seconds(time.monotonic() - running[1])}", "cyan")
     if not case.applies:
         return Text("n/a", "dim")
     return Text("waits" if wanted else "", "dim")
@@ -77,7 +77,7 @@ def line(facts: Facts) -> str:
     """One experiment in a log."""
     codes = counted(len(facts.codes), "start")
     codes += f" ({', '.join(map(str, facts.codes))})"
-    told = f"{facts.case.phase:<14}{COLUMNS[facts.case.blow]:<12}{'pass' if facts.passed else 'FAIL'}  {codes}"
+    told = f"{begun(facts.case)}{'pass' if facts.passed else 'FAIL'}  {codes}"
     if facts.resumed_step is not None:
         told += f", resumed from step {facts.resumed_step}, lost {facts.lost_steps} of at most {facts.bound_steps}"
     if facts.resume_seconds is not None:
@@ -85,10 +85,30 @@ def line(facts: Facts) -> str:
     return told
 
 
+def begun(case: Case) -> str:
+    """How a line about an experiment begins."""
+    return f"{case.phase:<14}{COLUMNS[case.blow]:<12}"
+
+
+@contextlib.contextmanager
+def working(console: Console, text: str) -> Iterator[None]:
+    """What takes a while: a line in a log, a line that moves on a terminal."""
+    if live(console):
+        with console.status(Text(text)):
+            yield
+        return
+    plain(console, text)
+    yield
+
+
+def live(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextlib.contextmanager
 def shown(console: Console, board: Board) -> Iterator[None]:
     """The table while the block runs: live where a terminal can redraw it; it stays in any case."""
-    if console.is_terminal and not console.is_dumb_terminal:
+    if live(console):
         with Live(board, console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False):
             yield
         return
@@ -100,9 +120,9 @@ def shown(console: Console, board: Board) -> Iterator[None]:
             console.print(board, width=LOG_CELLS, crop=False)
 
 
-def finished(console: Console, facts: Facts, live: bool) -> None:
+def finished(console: Console, facts: Facts) -> None:
     """What is worth a line once an experiment is over; where it failed, why."""
-    if not live or not facts.passed:
+    if not live(console) or not facts.passed:
         plain(console, line(facts), "" if facts.passed else "red")
     for problem in facts.problems:
         plain(console, f"  {problem}", "red")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from job.config.changes import differing
 from job.errors import ConfigError, DataError, StorageError
 from job.storage.attempts import Owner, attempts, now
 from job.storage.checkpoints import commit_keys, download_files, step_of, upload_folder
@@ -49,14 +50,24 @@ def take_newest(
             again = False
         except DataError as damage:
             passed[key] = str(damage)
-            say(f"commit {key} is damaged: {damage}; taking the one before")
+            say(f"commit {key} is damaged: {damage}{'; taking the one before' if wanted is None else ''}")
+    steps = sorted({step_of(key) for key in commit_keys(store)})
+    others = [step for step in steps if step != wanted]
+    if passed and wanted is not None:
+        there = (
+            f"there are {', '.join(map(str, others))}: fork {store.uri}@{others[-1]}"
+            if others
+            else "it is the only one"
+        )
+        raise DataError(
+            f"{store.uri}: the commit of step {wanted} is not whole ({next(iter(passed.values()))}); {there}"
+        )
     if passed:
         raise DataError(f"{store.uri}: no commit to go on from is whole: {next(iter(passed.values()))}")
     if only is not None:
         raise ConfigError(
             f"{store.uri}/{only}, which this fork was begun with, is gone; fork to another folder, or delete this one"
         )
-    steps = sorted({step_of(key) for key in commit_keys(store)})
     if not steps:
         raise ConfigError(f"{store.uri} has no commit to go on from yet; run it first")
     raise ConfigError(f"{store.uri} has no commit of step {wanted}; there are {', '.join(map(str, steps))}")
@@ -79,6 +90,8 @@ def begun_fork(store: ObjectStore) -> ForkRecord | None:
         pass
     if attempts(store) or commit_keys(store) or exists(store, RUN):
         raise ConfigError(f"{store.uri} is a run of its own; fork to a folder that is no run yet")
+    if there := store.list(""):
+        raise ConfigError(f"{store.uri} is not empty, it holds {there[0].key}; fork to a folder of its own")
     return None
 
 
@@ -144,6 +157,6 @@ def _differences(ours: ForkRecord, theirs: ForkRecord) -> str | None:
     """In words; None where both are the same fork. Where the new folder's path is written differently says nothing."""
     if ours.origin != theirs.origin:
         return f"of {theirs.origin.run}, {theirs.origin.commit}"
-    if fields := [name for name in ours.config if name != "run" and ours.config[name] != theirs.config.get(name)]:
+    if fields := [path for path in differing(ours.config, theirs.config) if path != "run"]:
         return f"with another {', '.join(fields)}"
     return None if ours.prepared == theirs.prepared else "its data differ"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from job.errors import DataError, ExitCode, NoProgress
 from job.storage.attempts import Owner, attempts
 from job.storage.checkpoints import commit_keys
+from job.storage.identity import whose
 from job.storage.records import COMMIT_KEY, AttemptRecord, BeatRecord, EndRecord
 from job.storage.store import ObjectStore
 
@@ -24,6 +25,7 @@ class Past:
     stepped: bool
     seconds: float  # from its claim to its end, or to its last heartbeat
     committed: bool
+    step: int = 0  # of the commit that it says it ended on
 
     @property
     def futile(self) -> bool:
@@ -46,7 +48,7 @@ def history(store: ObjectStore, look_back: int = LOOK_BACK) -> list[Past]:
 def _past(store: ObjectStore, owner: Owner, committed: bool) -> Past:
     try:
         end = EndRecord.parse(store.get(owner.end_key), owner.end_key)
-        return Past(owner, end.code, end.reason, end.stepped, end.seconds, committed)
+        return Past(owner, end.code, end.reason, end.stepped, end.seconds, committed, end.step)
     except DataError:  # it is not there, or cannot be read
         pass
     try:
@@ -75,8 +77,32 @@ def refuse_futile(store: ObjectStore, past: Sequence[Past], config: dict[str, ob
             reasons = list(dict.fromkeys(each.reason for each in futile))
             raise NoProgress(
                 f"attempts {', '.join(numbers[:-1])} and {numbers[-1]} of {store.uri} took steps and died without a "
-                f"new commit ({'; '.join(reasons)}); mend the cause, then change the config or insist with --try-again"
+                f"new commit ({'; '.join(reasons)}); see {_where_to_look(store, futile)}; mend the cause, then change "
+                "the config or insist with --try-again"
             )
+
+
+def refuse_lost(uri: str, past: Sequence[Past]) -> None:
+    """For a run without any commit. Raises: DataError when an attempt says that it ended on one: that was deleted."""
+    if (lost := next((one for one in past if one.step > 0), None)) is not None:
+        raise DataError(
+            f"{uri} has no commit, though attempt {lost.owner.attempt} ended on one of step {lost.step} "
+            f"({lost.owner.end_key}): restore what was deleted, or begin anew in another run folder"
+        )
+
+
+def _where_to_look(store: ObjectStore, futile: Sequence[Past]) -> str:
+    """The newest log that one of them left, else who ran the last one."""
+    for one in futile:
+        left = (entry.key for entry in store.list(f"attempts/{one.owner.name}-"))
+        if log := next((key for key in left if key.endswith((".log", "-stacks.txt"))), None):
+            return f"{store.uri}/{log}"
+    newest = futile[0].owner
+    try:
+        record = AttemptRecord.parse(store.get(newest.key), newest.key)
+    except DataError:
+        record = None
+    return f"the log of the job that ran attempt {newest.attempt} on {whose(record)}"
 
 
 def _same(store: ObjectStore, owner: Owner, config: dict[str, object], version: str) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.errors import DataError
-from job.storage.data_files import local_files, matches, remote_files, split_pattern
+from job.filetypes import DEFAULT_SPLIT
+from job.storage.data_files import choose, local_files, matches, remote_files, split_pattern
 from job.storage.model_files import (
     ADAPTER,
     CONFIG,
@@ -41,12 +42,13 @@ class Pulled:
 
 @dataclass(frozen=True)
 class PulledFile:
-    """One data file: `digest` is `sha256:<hex>` of its bytes."""
+    """One data file: `digest` is `sha256:<hex>` of its bytes; `split` is still to be chosen inside it."""
 
     uri: str
     path: Path
     size: int
     digest: str
+    split: str | None = None
 
 
 def pull_tokenizer(source: str, dest: Path, pull: Pull, trust_remote_code: bool = False) -> Pulled:
@@ -115,28 +117,38 @@ def pull_files(source: str, names: Sequence[str], dest: Path, pull: Pull, what: 
     return pulled(at, dest, files, found)
 
 
-def pull_data(uri: str, dest: Path, pull: Pull) -> list[PulledFile]:
-    """The files that `uri` means (one, a glob, or a folder's .jsonl), sorted; read in place where they are local.
+def pull_data(
+    uri: str, dest: Path, pull: Pull, split: str | None = None, prefer: Sequence[str] = (DEFAULT_SPLIT,)
+) -> list[PulledFile]:
+    """The data files that `uri` means (one, a glob, or all below a folder), sorted; read in place where they are local.
 
-    Others are put into the folder `dest`, which several calls may share. Raises DataError naming `uri`, StorageError.
+    `split` chooses among them; without one, the first of `prefer` that is there. Others are put into the folder `dest`,
+    which several calls may share. Raises DataError naming `uri`, StorageError.
     """
     if is_local(uri):
-        return [local_file(path, pull) for path in local_files(uri)]
+        return _local_files(uri, uri, pull, split, prefer)
     folder_uri, pattern = split_pattern(uri)
     at = pull.remote(folder_uri)
     if isinstance(at, Folder):
-        return [local_file(path, pull) for path in local_files(str(at.path / pattern))]
+        return _local_files(uri, str(at.path / pattern), pull, split, prefer)
     remote = at
-    found = pull.watch(lambda: remote_files(uri, remote, pattern))
+    entries = dict(pull.watch(lambda: remote_files(uri, remote, pattern)))
+    chosen = choose(uri, list(entries), split, prefer, single=pattern in entries, notice=pull.notice)
     # Objects of the same name may come from several folders into `dest`: the folder's hash keeps them apart.
     folder = dest / hashlib.sha256(at.uri.encode()).hexdigest()[:12]
-    pull.take(at, dict(found), folder, "data")
-    return [local_file(folder / name, pull, at.file_uri(name)) for name, _ in found]
+    pull.take(at, {name: entries[name] for name, _ in chosen}, folder, "data")
+    return [local_file(folder / name, pull, at.file_uri(name), inside) for name, inside in chosen]
 
 
-def local_file(path: Path, pull: Pull, uri: str | None = None) -> PulledFile:
+def _local_files(uri: str, path: str, pull: Pull, split: str | None, prefer: Sequence[str]) -> list[PulledFile]:
+    root, names = local_files(uri, path)
+    chosen = choose(uri, names, split, prefer, single=Path(path).is_file(), notice=pull.notice)
+    return [local_file(root / name, pull, split=inside) for name, inside in chosen]
+
+
+def local_file(path: Path, pull: Pull, uri: str | None = None, split: str | None = None) -> PulledFile:
     try:
-        return PulledFile(uri or str(path), path, path.stat().st_size, sha256(path, pull.check))
+        return PulledFile(uri or str(path), path, path.stat().st_size, sha256(path, pull.check), split)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -39,7 +39,7 @@ class Pull:
     ) -> None:
         self.cache = cache or Cache()
         self._buckets = buckets
-        self._progress, self._stopped, self._notice = progress, stopped, notice
+        self._progress, self._stopped, self.notice = progress, stopped, notice
         self._parallel, self._open = parallel, open_store
 
     def check(self) -> None:
@@ -54,10 +54,10 @@ class Pull:
         """What is asked and read through the cache. (A hub's snapshot may turn out to lie on this machine.)"""
         if folder_uri.startswith(hub.SCHEME):
             repository, key = hub.split(folder_uri)
-            found = self.watch(lambda: hub.open_hub(repository, self.cache, self._notice))
+            found = self.watch(lambda: hub.open_hub(repository, self.cache, self.notice))
             return found.below(f"{key.rstrip('/')}/" if key else "")
         uri = folder_uri.rstrip("/")
-        at = Remote(self._open(uri, self._buckets, PATIENT_SECONDS), "", self.cache, self._notice)
+        at = Remote(self._open(uri, self._buckets, PATIENT_SECONDS), "", self.cache, self.notice)
         if at.was_pulled():
             at.asked = self._open(uri, self._buckets, SHORT_SECONDS)
         return at

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from job.config.values import begins_like_a_uri
 from job.errors import ConfigError, DataError, StorageError
 
 Progress = Callable[[int], None]
@@ -134,7 +135,7 @@ def open_store(
     from job.storage.retry import RetryingStore
 
     scheme, separator, rest = uri.partition("://")
-    if not separator and not uri.startswith("s3:"):  # a slip of the pen, and no name for a folder
+    if not separator and not begins_like_a_uri(uri):
         from job.storage.folder import FolderStore
 
         return RetryingStore(FolderStore(_absolute(uri)), give_up_after_seconds, stopped=stopped)
@@ -148,7 +149,8 @@ def open_store(
         from job.storage.memory import MemoryStore
 
         return MemoryStore.shared(rest)
-    raise ConfigError(f"{uri}: this is no store; use s3://bucket/prefix or a path on a shared filesystem")
+    such = "" if separator else f"; a folder of that name is ./{uri}"
+    raise ConfigError(f"{uri}: this is no store; use s3://bucket/prefix or a path on a shared filesystem{such}")
 
 
 def split_uri(uri: str) -> tuple[str, str]:

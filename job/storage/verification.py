@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from job.errors import DataError
 from job.storage.disk import disk_errors
@@ -20,6 +21,7 @@ CHUNK_BYTES = 1 << 20
 STATE_SUFFIXES = {".safetensors", ".json"}
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill"}
 
+R = TypeVar("R")
 Files = Mapping[str, Path]
 Load = Callable[[object, Files], list[str]]
 """Loads the local files of a Commit or Result, already hashed; returns what is wrong with them."""
@@ -50,11 +52,13 @@ class Verification:
     def run(self) -> Iterator[Checked]:
         """run.json, the prepared rows, the commits from the oldest, the result. Raises: StorageError, HardwareError."""
         stock = self._stock
-        yield check_run(stock.run)
+        yield check_run(self._named(stock.run, RUN))
         if stock.prepared_key is not None and stock.prepared is not None:
             yield self._checked(Checked("prepared", stock.prepared_key), stock.prepared, ())
         for key, commit in reversed(stock.commits):
             yield self._commit(key, commit)
+        for lost in stock.lost:
+            yield Checked(lost.kind, lost.key, step=lost.step, attempt=lost.attempt, problems=(lost.why,))
         if stock.result is not None:
             step = None if isinstance(stock.result, DataError) else stock.result.step
             yield self._checked(Checked("result", RESULT, step=step), stock.result, _gone(stock, stock.result))
@@ -64,7 +68,7 @@ class Verification:
         assert match is not None
         blank = Checked("commit", key, step=int(match[2]), attempt=int(match[1]), notes=_marked(self._stock, key))
         if isinstance(commit, DataError):
-            return replace(blank, problems=(str(commit),))
+            return replace(blank, problems=(str(self._named(commit, key)),))
         blank = replace(blank, notes=blank.notes + _parent_note(self._stock, commit))
         checked = self._checked(blank, commit, commit_faults(key, commit, self._stock.run))
         if checked.problems and not exists(self._store, key):
@@ -73,7 +77,7 @@ class Verification:
 
     def _checked(self, blank: Checked, record: object, faults: tuple[str, ...]) -> Checked:
         if isinstance(record, DataError):
-            return replace(blank, problems=(str(record),))
+            return replace(blank, problems=(str(self._named(record, blank.key)),))
         folder, files = record.folder, record.files  # type: ignore[attr-defined]
         blank = replace(blank, files=len(files), bytes=sum(file.size for file in files))
         problems, local = [*faults, *refused_names(blank.kind, files)], {}
@@ -91,6 +95,15 @@ class Verification:
         finally:
             shutil.rmtree(place, ignore_errors=True)
         return replace(blank, problems=tuple(problems))
+
+    def _named(self, record: R, key: str) -> R | DataError:
+        """The problem alone: whoever tells it names the record already."""
+        if not isinstance(record, DataError):
+            return record
+        if isinstance(record, NotFound):
+            return NotFound("is missing")
+        text = str(record).removeprefix(f"{self._store.uri}/{key}").lstrip(" :")
+        return DataError(text.replace("is damaged:", "cannot be read:", 1))
 
     def _file(self, key: str, file: FileRecord, target: Path) -> Path | str:
         """Where its bytes are, or what is wrong. Read once more when they differ: a cache may have been at fault."""
@@ -129,7 +142,7 @@ class Verification:
 
 def check_run(run: RunRecord | DataError) -> Checked:
     if isinstance(run, DataError):
-        missing = "is missing, though the folder has commits or a result" if isinstance(run, NotFound) else str(run)
+        missing = "is missing, though the run has got further" if isinstance(run, NotFound) else str(run)
         return Checked("run", RUN, problems=(missing,))
     # As it was written, whatever this version would make of the config.
     text = json.dumps(run.trajectory, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -27,11 +27,22 @@ def test_an_s3_uri_opens_a_bucket_below_its_prefix(s3: Bucket) -> None:
     assert s3.client().get_object(Bucket=s3.name, Key="runs/one/k")["Body"].read() == b"1"
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket/x", "hf://org/name", "s3://", "s3:///k", "s3:/bucket/x", ""])
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "hf://org/name", "s3://", "s3:///k", "s3:/bucket/x", "s3:bucket", ""])
 def test_what_is_no_store_is_a_mistake_in_the_config(uri: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_store(uri)
     assert "s3://bucket/prefix" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ht!tp:::", "a:b", ":"])
+def test_a_name_that_begins_like_a_uri_is_a_folder_only_where_it_is_written_as_a_path(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"a folder of that name is \./"):
+        open_store(name)
+    assert open_store(f"./{name}").uri == str(tmp_path / name)
+    assert open_store(f"runs/{name}").uri == str(tmp_path / "runs" / name)
 
 
 @pytest.mark.parametrize(

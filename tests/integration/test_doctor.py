@@ -110,6 +110,7 @@ def test_credentials_that_are_refused_end_it_with_the_first_probe(
     faulty.faults.append(Fault("status", match="", status=403, code="SignatureDoesNotMatch"))
     job = doctor(run, tmp_path, env, 74)
     assert statuses(job)["list"] == "not tried"
+    assert job.said().count("SignatureDoesNotMatch") == 1, "the reason stands in the last line"
     assert "cannot hold a run: reach it" in job.said().splitlines()[-1]
 
 
@@ -129,6 +130,8 @@ def test_a_folder_passes_and_is_left_as_it_was(tmp_path: Path) -> None:
         job = doctor(str(tmp_path / name), tmp_path / "home", {})
         assert set(statuses(job).values()) <= {"ok", "warning"} and len(statuses(job)) == 18, job.said()
         assert job.stdout() == ""
+        report = report_of(doctor(str(tmp_path / name), tmp_path / "home", {}, 0, "--json"))
+        assert report["policy"] is None and {probe["action"] for probe in report["probes"]} == {None}
         assert {path.name for path in tmp_path.iterdir()} == {"there", "home"}
         assert list((tmp_path / "there").iterdir()) == []
 
@@ -140,7 +143,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     assert "allow s3" not in job.said().splitlines()[-1]
 
 
-@pytest.mark.parametrize("where", ["http://host/bucket", "s3://", "gs://bucket/run", "file.txt"])
+@pytest.mark.parametrize("where", ["http://host/bucket", "s3://", "gs://bucket/run", "ht!tp:::", "file.txt"])
 def test_what_is_no_store_is_a_mistake_in_the_command(tmp_path: Path, where: str) -> None:
     (tmp_path / "file.txt").write_text("", encoding="utf-8")
     where = str(tmp_path / where) if where == "file.txt" else where

@@ -68,7 +68,7 @@ def test_an_unfinished_run_on_s3_goes_on_in_a_folder(runs: Runs, s3: Bucket, tmp
 
 
 def test_a_fork_that_was_cut_short_is_not_run_until_it_is_finished(runs: Runs) -> None:
-    arguments = ("fork", f"{runs.place('alone')}@30", "--to", runs.place("cut"), "--set", f"run={runs.place('alone')}")
+    arguments = ("fork", f"{runs.place('alone')}@30", "--to", runs.place("cut"))
     runs.command(*arguments)
     runs.store("cut").delete([RUN])  # as a KILL before the last write leaves it
     refused = runs.run("cut", code=ExitCode.CONFIG)

@@ -175,3 +175,16 @@ def test_a_run_whose_terminal_is_closed_commits_and_leaves_with_75(in_folder: Ti
         time.sleep(0.1)
     assert os.waitstatus_to_exitcode(ended[1]) == ExitCode.STOPPED
     assert len(commit_keys(in_folder.store("closed"))) == 1
+
+
+def test_commits_without_their_run_json_are_gone_on_from_under_their_own_config_only(in_folder: TinyRuns) -> None:
+    killed = in_folder.job("headless")
+    killed.wait_for_commit(10)
+    killed.signal(signal.SIGKILL)
+    killed.ended()
+    in_folder.store("headless").delete(["run.json"])
+    other = in_folder.finish("headless", ExitCode.DATA, train__learning_rate=2e-2)
+    assert "has no run.json, and commits/" in other.said().splitlines()[-1]
+    store = in_folder.store("headless")
+    assert commit_keys(store)
+    assert "resumed from step" in in_folder.finish("headless", train__max_steps=150).said()

@@ -1,5 +1,6 @@
 """What the drill calls a pass: it hits where it says, and nothing that went wrong is taken for well."""
 
+import io
 import itertools
 import os
 import signal
@@ -25,7 +26,7 @@ from job.drill.starts import Started, start
 from job.drill.story import refuse_no_place_for
 from job.drill.striker import Notes, Standing, Striker
 from job.drill.struck_store import StruckStore
-from job.drill.table import line, table
+from job.drill.table import Board, line, table, working
 from job.errors import ConfigError, ExitCode, Stopped
 from job.host.preemption import Stop
 from job.storage.memory import MemoryStore
@@ -318,6 +319,23 @@ def test_a_report_that_cannot_be_written_is_refused_before_minutes_are_spent(tmp
     for place in (tmp_path, tmp_path / "missing" / "report.json"):
         with pytest.raises(ConfigError, match="--json"):
             refuse_no_place_for(str(place))
+
+
+def test_what_an_experiment_does_now_is_shown_while_it_lasts() -> None:
+    board = Board((KILLED,))
+    for word, shown in (("running", "running 0s"), ("again", "again 0s")):
+        board.begin(KILLED, word)
+        console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        console.print(board)
+        assert shown in console.export_text()
+    board.end(KILLED, None)
+    assert board.running == {}
+
+
+def test_what_takes_a_while_is_a_line_in_a_log() -> None:
+    out = io.StringIO()
+    with working(Console(file=out), "making a tiny model"):
+        assert out.getvalue() == "making a tiny model\n"
 
 
 def test_the_table_shows_passes_failures_what_is_left_to_do_and_what_cannot_be_and_fits_a_terminal() -> None:

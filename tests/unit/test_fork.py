@@ -156,6 +156,14 @@ def test_where_no_commit_is_whole_nothing_is_written(bench: Bench) -> None:
     assert target.list("") == []
 
 
+def test_a_named_step_that_is_damaged_is_refused_with_those_there_are(bench: Bench) -> None:
+    flip(bench.source, read_commit(bench.source, bench.keys[1]))
+    target = MemoryStore()
+    with pytest.raises(DataError, match=r"the commit of step 40 is not whole .* there are 20: fork memory://source@20"):
+        bench.fork(target, step=40)
+    assert target.list("") == [] and "taking the one before" not in bench.said.getvalue()
+
+
 def test_a_step_without_a_commit_is_refused_with_those_there_are(bench: Bench) -> None:
     with pytest.raises(ConfigError, match=r"no commit of step 30; there are 20, 40"):
         bench.fork(MemoryStore(), step=30)
@@ -250,6 +258,7 @@ def test_another_fork_into_the_same_folder_is_refused(bench: Bench, step: int, f
     before = everything(target)
     with pytest.raises(ConfigError, match="is another fork") as caught:
         bench.fork(target, step=step, **fields)
+    assert all(field.replace("__", ".") in str(caught.value) for field in fields)
     assert caught.value.exit_code == ExitCode.CONFIG
     assert everything(target) == before
 
@@ -275,6 +284,15 @@ def test_of_two_forks_at_the_same_moment_one_is_refused(bench: Bench) -> None:
     assert [read_commit(inner, key).step for key in commit_keys(inner)] == [20]
 
 
+@pytest.mark.parametrize("key", ["notes.txt", "slurm/job-1.log"])
+def test_a_folder_that_holds_something_else_is_never_forked_into(bench: Bench, key: str) -> None:
+    target = MemoryStore()
+    target.put(key, b"mine")
+    with pytest.raises(ConfigError, match=f"is not empty, it holds {key}"):
+        bench.fork(target)
+    assert everything(target) == {key: b"mine"}
+
+
 # ---- what may not change
 
 
@@ -298,6 +316,51 @@ def test_autos_stay_as_the_run_settled_them(tmp_path: Path) -> None:
     forking = fork.read(place, str(tmp_path / "new"), ("model.precision=auto", "train.epochs=9"))
     assert forking.config.model.precision == "fp32" and forking.paths == ["train.epochs"]
     assert forking.config.run == str(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("to", "sets", "said"),
+    [
+        ("", (), "--to is empty"),
+        ("  ", (), "--to is empty"),
+        ("http://host/new", (), "--to: "),
+        ("new:folder", (), "--to: "),
+        ("{root}/new", ("run={root}/other",), "the new run folder is named by --to"),
+        ("{root}/run/new", (), "lies inside the run that is forked"),
+        ("{root}/link/new", (), "lies inside the run that is forked"),
+        ("{root}", (), "holds the run that is forked"),
+    ],
+)
+def test_where_a_fork_is_to_lie_is_named_by_to_alone_and_is_a_folder_beside_the_run(
+    tmp_path: Path, to: str, sets: tuple[str, ...], said: str
+) -> None:
+    from job.storage.store import open_store
+
+    place = tmp_path / "run"
+    Bench(open_store(str(place)), tmp_path)
+    (tmp_path / "link").symlink_to(place)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=said):
+        fork.read(str(place), to.format(root=tmp_path), tuple(one.format(root=tmp_path) for one in sets))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("step", ["abc", "-5", "", "1e3"])
+def test_a_step_that_is_no_number_is_said(tmp_path: Path, step: str) -> None:
+    with pytest.raises(ConfigError, match=f"a step to fork from is a number, like {tmp_path}/run@100"):
+        fork.read(f"{tmp_path}/run@{step}", str(tmp_path / "new"), ())
+
+
+def test_a_run_without_its_adapter_is_no_fork_and_is_said_in_one_line(tmp_path: Path) -> None:
+    from job.storage.store import open_store
+
+    place = str(tmp_path / "run")
+    Bench(open_store(place), tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        fork.read(place, str(tmp_path / "new"), ("lora=null",))
+    assert str(caught.value).startswith("lora: null here, given in run.json: a fork keeps")
+    assert "leave the adapter as it is (lora), or begin anew" in str(caught.value)
+    assert f"sft-job run {place} --set run={tmp_path}/new --set lora=null" in str(caught.value)
 
 
 def test_a_folder_that_is_no_run_cannot_be_forked(tmp_path: Path) -> None:

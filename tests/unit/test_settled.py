@@ -95,13 +95,9 @@ def test_the_refusal_ends_in_the_very_command_that_forks_the_run(local: RunDir) 
     ]
 
 
-def test_where_no_fork_fits_the_refusal_says_what_does(local: RunDir) -> None:
+def test_where_no_fork_fits_the_refusal_names_no_fork(local: RunDir) -> None:
     other_base = refusal(config(), local, model__base="/other")
-    assert "sft-job fork" not in other_base
-    assert "--set run=/runs/one-2 --set model.init=/runs/one" in other_base
-    assert "leave the adapter as it is (lora.r)" in refusal(config(), local, lora__r=8)
-    onto_full = refusal(config(lora=None), local, lora={})
-    assert "set model.base to the folder that /runs/one/final/result.json names" in onto_full
+    assert "sft-job fork" not in other_base and "sft-job run /runs/one --set run=/runs/one-2" in other_base
 
 
 def test_fields_that_do_not_decide_the_trajectory_may_differ(local: RunDir) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from job.errors import ExitCode, NoProgress
+from job.errors import DataError, ExitCode, NoProgress
 from job.storage.attempts import Owner, beat, write_end
-from job.storage.history import history, refuse_futile
+from job.storage.history import history, refuse_futile, refuse_lost
 from job.storage.memory import MemoryStore
 from job.storage.store import ObjectStore
 from tests.claiming import record
@@ -54,6 +54,17 @@ def test_what_the_machines_did_never_counts(store: ObjectStore, code: int) -> No
     check(store)
 
 
+def test_it_says_where_to_look_for_the_cause(store: ObjectStore) -> None:
+    for number in (1, 2, 3):
+        attempt(store, number, None)
+    with pytest.raises(NoProgress, match=r"see the log of the job that ran attempt 3 on .*; mend the cause"):
+        check(store)
+    store.put("attempts/0002-rank-1.log", b"Traceback")
+    with pytest.raises(NoProgress, match=r"see memory://.*/attempts/0002-rank-1.log; mend the cause") as caught:
+        check(store)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_preemption_between_crashes_changes_nothing(store: ObjectStore) -> None:
     for number, code in enumerate([70, 75, None, 75, 75, 70], start=1):
         attempt(store, number, code)
@@ -95,3 +106,13 @@ def test_lifetimes_are_known_of_attempts_that_ended_and_of_those_that_vanished(s
         (None, 50.0, True),
         (ExitCode.STOPPED, 50.0, True),
     ]
+
+
+def test_a_run_whose_commits_were_deleted_is_never_begun_anew_in_silence(store: ObjectStore) -> None:
+    refuse_lost(store.uri, history(store))
+    attempt(store, 1, ExitCode.STOPPED)  # it ended before the first commit
+    refuse_lost(store.uri, history(store))
+    write_end(store, record(store, 2, config=CONFIG), ExitCode.STOPPED, "stopped", 40, True, 50.0)
+    attempt(store, 3, None)
+    with pytest.raises(DataError, match=r"has no commit, though attempt 2 ended on one of step 40"):
+        refuse_lost(store.uri, history(store))

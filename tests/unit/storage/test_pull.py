@@ -389,7 +389,9 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
         ("chat-?.jsonl", ["chat-1.jsonl", "chat-2.jsonl"]),
         ("chat-[!1].jsonl", ["chat-2.jsonl"]),
         ("*/chat-*.jsonl", ["deep/chat-9.jsonl"]),
-        ("", ["chat-1.jsonl", "chat-2.jsonl", "other.jsonl"]),
+        ("", ["chat-1.jsonl", "chat-2.jsonl", "deep/chat-9.jsonl", "other.jsonl"]),
+        ("deep", ["deep/chat-9.jsonl"]),
+        ("[cd]*", ["chat-1.jsonl", "chat-2.jsonl"]),
         ("deep/", ["deep/chat-9.jsonl"]),
     ],
 )

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from job.errors import ConfigError
-from job.storage.checkpoints import read_commit
+from job.storage.attempts import write_end
+from job.storage.checkpoints import commit, read_commit
 from job.storage.memory import MemoryStore
 from job.storage.pruning import prune
-from job.storage.records import RUN
+from job.storage.records import RESULT, RUN
 from job.storage.stock import take_stock
 from job.storage.store import ObjectStore
-from tests.committing import owner
+from tests.committing import claimed, owner, snapshot
 from tests.hooked_store import HookedStore
-from tests.verifying import KEYS, changed, checked, make_run, problems
+from tests.verifying import KEYS, SOURCE, changed, checked, make_run, problems
 
 
 @pytest.fixture
@@ -53,6 +54,42 @@ def test_marks_are_reported_and_do_not_condemn(run: ObjectStore, tmp_path: Path)
     assert found[KEYS[2]].notes == ("attempt 2 marked it as damaged: bad memory",)
     assert found[KEYS[0]].notes == ("attempt 3 marked it as damaged: no reason can be read",)
     assert {mark.commit for mark in take_stock(run).marks} == {KEYS[0], KEYS[2], "commits/0001-00000009.json"}
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_commits_that_an_attempt_ended_on_are_missed_when_they_are_gone(
+    run: ObjectStore, tmp_path: Path, code: int
+) -> None:
+    write_end(run, owner(), code, "", 3)
+    run.delete([RUN, RESULT, *KEYS])
+    found = checked(run, tmp_path)
+    assert "attempts/0001-end.json" in problems(found)["commits/*-00000003.json"][0]
+    assert (RESULT in problems(found)) == (code == 0)
+
+
+def test_what_a_later_attempt_replaced_is_not_missed(run: ObjectStore, tmp_path: Path) -> None:
+    run.delete([RESULT])
+    write_end(run, owner(), 75, "", 3)
+    write_end(run, claimed(run, 2), 75, "", 3)
+    assert problems(checked(run, tmp_path)) == {}
+    newest = commit(run, owner(2), snapshot(tmp_path, 4), 4, KEYS[2], [], SOURCE)
+    run.delete(KEYS)
+    assert problems(checked(run, tmp_path)) == {}
+    run.delete([newest])
+    assert list(problems(checked(run, tmp_path))) == ["commits/*-00000003.json"]
+
+
+def test_what_is_committed_while_the_stock_is_taken_is_not_missed(tmp_path: Path) -> None:
+    inner = make_run(MemoryStore(), tmp_path)
+    inner.delete([RESULT])
+
+    def end(operation: str, key: str) -> None:
+        if operation == "list" and key == "commits/" and not inner.list("attempts/0002"):
+            commit(inner, claimed(inner, 2), snapshot(tmp_path, 4), 4, KEYS[2], [], SOURCE)
+            inner.delete(KEYS)
+            write_end(inner, owner(2), 75, "", 4)
+
+    assert problems(checked(HookedStore(inner, after=end), tmp_path)) == {}
 
 
 def test_files_without_a_record_are_told_by_folder_and_are_no_damage(run: ObjectStore, tmp_path: Path) -> None:

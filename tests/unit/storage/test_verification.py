@@ -67,7 +67,8 @@ def test_every_fault_is_named_at_once(run: ObjectStore, tmp_path: Path) -> None:
         "state.json: is missing",
         "trainable.safetensors: has 5 bytes, 1300 were committed",
     )
-    assert "damaged" in found[KEYS[2]].problems[0]
+    assert found[KEYS[2]].problems[0].startswith("cannot be read: ")
+    assert all(error.count(key) == 1 for key in KEYS[:2]) and run.uri not in found[KEYS[2]].problems[0]
 
 
 @pytest.mark.parametrize(
