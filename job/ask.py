@@ -100,6 +100,9 @@ def _load(request: Request, dtype: Any) -> tuple[Any, Any, list[int]]:
         )
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"its weights lack {missing[0]}")
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            # Tokens were added: their rows come with the adapter.
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         if request.adapter is not None:
             from peft import PeftModel
 

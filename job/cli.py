@@ -87,6 +87,29 @@ def verify(run: str, deep: bool, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("run")
+@SETS
+@click.option("--row", metavar="N", type=click.IntRange(min=0), help="A training row, from 0; default: step 1's first.")
+@click.option("--ids", is_flag=True, help="Also a table of the row's tokens: position, id, text, label.")
+@click.option(
+    "--html", metavar="FILE", type=click.Path(path_type=Path), help="Write it all, and more rows, as one HTML page."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def inspect(run: str, sets: tuple[str, ...], row: int | None, ids: bool, html: Path | None, as_json: bool) -> None:
+    """Show what RUN (a RUN.yaml or a run folder) trains on: which tokens of a row, in which step, and all in figures.
+
+    Needs neither a GPU nor the weights. Bad data end as in `run`.
+    """
+    from job.host.preemption import hold_stop_signals
+
+    hold_stop_signals()
+    config = _config(run, sets)
+    from job.inspected import inspect as story
+
+    story(config, row=row, ids=ids, html=html, as_json=as_json)
+
+
+@cli.command()
 @click.argument("run", metavar="RUN[@STEP]")
 @click.option("--to", required=True, metavar="NEW", help="The new run folder: s3://bucket/prefix or a path.")
 @SETS

@@ -8,8 +8,8 @@ from typing import Any
 from job.errors import ConfigError, DataError
 
 
-def check_fit(summary: Mapping[str, Any], config_json: Path, base: str, tokenizer: str) -> None:
-    """`summary`: what preparation found; `config_json`: the base's.
+def check_fit(summary: Mapping[str, Any], config_json: Path, base: str, tokenizer: str, added: int = 0) -> None:
+    """`summary`: what preparation found; `config_json`: the base's; `added`: tokens that are to get embeddings.
 
     Raises: DataError when a token has no embedding (the tokenizer is another model's), ConfigError when a row is longer
     than the positions the model has.
@@ -17,7 +17,8 @@ def check_fit(summary: Mapping[str, Any], config_json: Path, base: str, tokenize
     described = json.loads(config_json.read_text(encoding="utf-8"))
     described = {**described, **(described.get("text_config") or {})}
     vocabulary, positions = described.get("vocab_size"), described.get("max_position_embeddings")
-    if vocabulary is not None and summary["largest_id"] >= vocabulary:
+    fits = vocabulary is None or summary["largest_id"] < vocabulary
+    if not fits and not (added and summary["vocab_size"] - added <= vocabulary):
         raise DataError(
             f"the rows hold token {summary['largest_id']}, but {base} has {vocabulary} embeddings: "
             f"the tokenizer {tokenizer} does not fit this base; set model.tokenizer"

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from job.config import DataSource, RunConfig
+from job.drift import changed_sources
 from job.errors import ConfigError, DataError, ExitCode, HardwareError, JobError, RankCrashed, Stopped, error_for
 from job.fits import check_fit
 from job.host.launcher import start
 from job.host.preemption import Stop
 from job.initial import check_initial, pull_initial, same_initial
-from job.preflight import check_installed, check_lora_targets, check_room
+from job.preflight import check_hooks, check_installed, check_lora_targets, check_room, same_hooks
 from job.rundir import EventReader, Prepare, RunDir
 from job.storage.checkpoints import commit_keys, download_files
 from job.storage.model_files import CONFIG, read_json
@@ -26,6 +27,7 @@ from job.storage.records import PreparedRecord, RunRecord
 from job.storage.store import ObjectStore
 
 POLL_SECONDS = 0.05
+EVALUATION_SPLITS = ("validation", "test")
 
 
 class Listener(Protocol):
@@ -57,6 +59,7 @@ def gather(
     Raises: DataError, ConfigError, StorageError, HardwareError (no space), Stopped.
     """
     check_installed(config)
+    check_hooks(config, begun=record is not None)
     check_room(run)
     pull = pull_for(config, stop, listener)
     base_source = record.base_source if record else config.model.base
@@ -67,12 +70,15 @@ def gather(
         _prepare(config, run, pull, stop, listener)
     else:
         _reuse(record.prepared, store, run)
+        same_hooks(config, run)
     weights = _pull_weights(config, base_source, run, pull)
     _in_place(run, weights, "base")
+    summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     if record is not None:
         _same_base(record, weights)
-    summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
-    check_fit(summary, run.base / "config.json", base_source, tokenizer_source)
+        if warning := changed_sources(summary):
+            listener.message(warning)
+    check_fit(summary, run.base / "config.json", base_source, tokenizer_source, len(config.model.add_tokens))
     check_lora_targets(config, run, listener)
     inputs = Inputs(summary["fingerprint"], weights.files, weights.source, tokenizer.source, summary["chat"])
     if config.model.init is None or commit_keys(store):
@@ -88,6 +94,7 @@ def prepare_anew(config: RunConfig, base_source: str, run: RunDir, stop: Stop, l
 
     Raises: as `gather`.
     """
+    check_hooks(config, begun=False)
     check_room(run)
     pull = pull_for(config, stop, listener)
     tokenizer = _pull_tokenizer(config, config.model.tokenizer or base_source, run, pull)
@@ -95,7 +102,7 @@ def prepare_anew(config: RunConfig, base_source: str, run: RunDir, stop: Stop, l
     _prepare(config, run, pull, stop, listener)
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     base = pull_files(base_source, [CONFIG], run.base, pull, "config")
-    check_fit(summary, base.path / CONFIG, base_source, tokenizer.source)
+    check_fit(summary, base.path / CONFIG, base_source, tokenizer.source, len(config.model.add_tokens))
     return tokenizer.source
 
 
@@ -103,7 +110,7 @@ def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listen
     """`sft-job pull`: tokenizer, data and weights into this machine's cache; `run` is only where they are linked."""
     pull = pull_for(config, stop, listener)
     _pull_tokenizer(config, config.model.tokenizer or config.model.base, run, pull)
-    _pull_data(config, run, pull)
+    bring_data(config, run, pull)
     _pull_weights(config, config.model.base, run, pull)
     if config.model.init is not None:
         _pull_init(config, None, run, pull, listener)
@@ -151,16 +158,25 @@ def _in_place(run: RunDir, pulled: Pulled, name: str) -> None:
         link.symlink_to(pulled.path, target_is_directory=True)
 
 
-def _pull_data(config: RunConfig, run: RunDir, pull: Pull) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+def bring_data(config: RunConfig, run: RunDir, pull: Pull) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """(training's, evaluation's) data files on this machine, as `Prepare` lists them. Raises: DataError, StorageError.
+
+    Where sources have weights, `part` counts the entries of data.train: a weight is that of all files of an entry.
+    """
     with _field("data.train"):
+        weighed = any(source.weight not in (None, 1) for source in config.data.train)
         train = [
-            _described(source, file) for source in config.data.train for file in pull_data(source.uri, run.data, pull)
+            _described(source, file) | ({"part": part} if weighed else {})
+            for part, source in enumerate(config.data.train)
+            for file in pull_data(source.uri, run.data, pull, source.split)
         ]
     if not isinstance(config.data.eval, str):
         return train, []
     plain = DataSource(uri=config.data.eval)
     with _field("data.eval"):
-        return train, [_described(plain, file) for file in pull_data(config.data.eval, run.data, pull)]
+        return train, [
+            _described(plain, file) for file in pull_data(config.data.eval, run.data, pull, prefer=EVALUATION_SPLITS)
+        ]
 
 
 def _described(source: DataSource, file: PulledFile) -> dict[str, object]:
@@ -168,12 +184,13 @@ def _described(source: DataSource, file: PulledFile) -> dict[str, object]:
         **source.model_dump(mode="json"),
         "uri": file.uri,
         "path": str(file.path),
+        "split": file.split,
         "sha256": file.digest.removeprefix("sha256:"),
     }
 
 
 def _prepare(config: RunConfig, run: RunDir, pull: Pull, stop: Stop, listener: Listener) -> None:
-    train, evaluation = _pull_data(config, run, pull)
+    train, evaluation = bring_data(config, run, pull)
     Prepare(config.to_dict(), train, evaluation).write(run)
     events = EventReader(run.events)
     process = start("job.prepare", [str(run.path)], run, "prepare", {"HF_HUB_OFFLINE": "1"})
@@ -193,7 +210,9 @@ def _prepare(config: RunConfig, run: RunDir, pull: Pull, stop: Stop, listener: L
     run.events.unlink(missing_ok=True)
     if process.returncode != 0:
         raise _preparation_error(run, process.returncode)
-    for warning in json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))["warnings"]:
+    summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
+    listener.message(f"format of the rows: {', '.join(summary['formats'])}")
+    for warning in summary["warnings"]:
         listener.message(warning)
 
 

@@ -1,12 +1,14 @@
-"""Mistakes that are found before the run is claimed: a missing extra, no room, LoRA targets that are nowhere."""
+"""Mistakes that are found before the run is claimed: a missing extra, no room, LoRA targets or code not there."""
 
 import importlib.util
+import os
 import shutil
+from pathlib import Path
 from typing import Protocol
 
 from job.config import RunConfig
 from job.errors import ConfigError, HardwareError
-from job.rundir import RunDir
+from job.rundir import ALLOW_CODE, RunDir
 from job.storage.model_files import module_names
 
 ROOM_BYTES = 64 << 20
@@ -23,6 +25,29 @@ def check_installed(config: RunConfig) -> None:
     if config.train.optim == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             "train.optim adamw_8bit needs bitsandbytes: pip install 'sft-job[bnb]', or set train.optim: adamw"
+        )
+
+
+def check_hooks(config: RunConfig, begun: bool) -> None:
+    """May the user's own code run here, and is it there? Who goes on brings the run's copy. Raises: ConfigError."""
+    if config.hooks is None:
+        return
+    if os.environ.get(ALLOW_CODE) != "1":
+        raise ConfigError(
+            f"hooks: {config.hooks} is code of your own, which is off here; set {ALLOW_CODE}=1 to allow it"
+        )
+    if not begun and not Path(config.hooks).is_file():
+        raise ConfigError(f"hooks: there is no file {config.hooks} on this machine; give the path of a Python module")
+
+
+def same_hooks(config: RunConfig, run: RunDir) -> None:
+    """Raises: ConfigError where the file on this machine is no longer the one that the run began with."""
+    if config.hooks is None or not Path(config.hooks).is_file() or not run.hooks.is_file():
+        return
+    if Path(config.hooks).read_bytes() != run.hooks.read_bytes():
+        raise ConfigError(
+            f"hooks: {config.hooks} is not what this run began with; put it back, "
+            "or give it another name and fork: sft-job fork RUN --to NEW --set hooks=NAME"
         )
 
 

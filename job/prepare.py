@@ -12,35 +12,46 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from job.config import RunConfig
 from job.errors import DataError, Stopped
 from job.rundir import EventWriter, Prepare, RunDir
-from job.training.dataset import Summary
-from job.training.fingerprint import fingerprint
-from job.training.gates import Gates
-from job.training.preparation import Output, Preparation, held_out
+from job.training import verdict
+from job.training.account import summary_of
+from job.training.batching import SPLITS, batches, counted, held_out
+from job.training.cores import usable_cores
+from job.training.dataset import RowWriter
+from job.training.findings import Findings
+from job.training.fingerprint import digest, fingerprint
+from job.training.hooks import Hooks, load_hooks
+from job.training.pool import in_order
+from job.training.preparation import Preparation
 from job.training.process import bind_to_parent, leave
-from job.training.rows import Source, lines
+from job.training.rows import Source
+from job.training.summary import Summary
 from job.training.tokenizer import chat_template_text, leave_torch_out, load_tokenizer
 
 EVENT_SECONDS = 0.5
 SHOWN_FILES = 3
-SOURCE_OPTIONS = ("format", "columns", "loss")
+SOURCE_OPTIONS = ("format", "columns", "loss", "weight", "split", "part")
+MOST_WORKERS = 16  # one process reads for all and writes for all
+ALONE_BYTES = 1_000_000  # of data files: up to there more processes cost more than they save
 
 
-def prepare(run: RunDir) -> Summary:
-    """Writes `run.prepared`: train.arrow, eval.arrow where `data.eval` asks for it, summary.json.
+def prepare(run: RunDir, workers: int | None = None) -> Summary:
+    """Writes `run.prepared`: train-*.arrow, eval-*.arrow where `data.eval` asks for it, summary.json.
 
+    `workers`: processes that share the work, by default one a core; the rows are the same for any number.
     Raises DataError and ConfigError; Stopped when a stop is requested. Nothing half-written is left.
     """
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not live through a fork, and the cores are used
     request = Prepare.read(run)
     config = RunConfig.from_dict(request.config)
-    template = chat_template_text(config.model.chat_template)
-    tokenizer = load_tokenizer(run.tokenizer, template, config.model.trust_remote_code)
     partial = run.prepared.with_name(f".{run.prepared.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        summary = _write(partial, run, request, config, tokenizer, template)
+        summary = _write(partial, run, request, config, workers)
         summary.write(partial / "summary.json")
         shutil.rmtree(run.prepared, ignore_errors=True)
         partial.rename(run.prepared)
@@ -49,51 +60,39 @@ def prepare(run: RunDir) -> Summary:
     return summary
 
 
-def _write(
-    folder: Path, run: RunDir, request: Prepare, config: RunConfig, tokenizer: Any, template: str | None
-) -> Summary:
+def _write(folder: Path, run: RunDir, request: Prepare, config: RunConfig, workers: int | None) -> Summary:
     data = config.data
+    template = chat_template_text(config.model.chat_template)
+    added = config.model.add_tokens
+    tokenizer = load_tokenizer(run.tokenizer, template, config.model.trust_remote_code, added)
+    hooks = _hooks(config, folder / run.hooks.name)
     train, evaluation = (_sources(listed, config.to_dict()["data"]) for listed in (request.train, request.eval))
-    rows, eval_rows = (sum(1 for source in sources for _ in lines(source)) for sources in (train, evaluation))
-    for name, sources, count in (("train", train, rows), ("eval", evaluation, eval_rows)):
-        if sources and not count:
-            more = ", ..." if len(sources) > SHOWN_FILES else ""
-            named = ", ".join(source.uri for source in sources[:SHOWN_FILES])
-            raise DataError(f"data.{name}: no row to use: {named}{more} holds no line")
-    gates = Gates(data.max_length, data.overlong)
-    with ExitStack() as files:
-        work = Preparation(tokenizer, data.append_eos, gates, _progress(run, rows + eval_rows, files))
-        outputs = [Output(folder / "train.arrow", work.encoder.bos_id)]
-        if data.eval is not None:
-            outputs.append(Output(folder / "eval.arrow", work.encoder.bos_id))
-        for output in outputs:
-            files.enter_context(closing(output))
-        if isinstance(data.eval, float):
-            for_eval = held_out(rows, data.eval, config.train.seed)
-            work.feed(train, lambda number: outputs[int(for_eval[number])])
-        else:
-            work.feed(train, lambda number: outputs[0])
-            work.feed(evaluation, lambda number: outputs[-1])
-    trained = outputs[0]
-    warnings = gates.verdict(trained.rows, outputs[1].rows if data.eval is not None else None)
-    return Summary(
-        fingerprint=_fingerprint(request, config, run.tokenizer, template),
-        formats=work.formats,
-        rows=trained.rows,
-        eval_rows=sum(output.rows for output in outputs[1:]),
-        tokens=trained.tokens,
-        trained_tokens=trained.trained,
-        longest_row=max(output.longest for output in outputs),
-        largest_id=max(output.largest_id for output in outputs),
-        dropped=dict(gates.dropped),
-        truncated=gates.truncated,
-        warnings=warnings,
-        end_of_turn_ids=list(gates.ends) or [token for token in (work.encoder.eos_id,) if token is not None],
-        bos_per_row=[min(trained.bos), max(trained.bos)] if trained.bos else [],
-        vocab_size=len(tokenizer),
-        chat=work.chat,
-        chat_template=work.marker.chat_template if work.chat or template else None,
-    )
+    with closing(_Progress(run)) as progress:
+        rows, eval_rows = (_counted(*each, progress.poll) for each in (("train", train), ("eval", evaluation)))
+        for_eval = held_out(rows, data.eval, config.train.seed) if isinstance(data.eval, float) else np.zeros(0, bool)
+        work = Preparation(tokenizer, data.append_eos, data.max_length, data.overlong, train, evaluation, hooks)
+        progress.total = rows + eval_rows
+        found = Findings(1 if data.eval is None else len(SPLITS))
+        with ExitStack() as files:
+            writers = [files.enter_context(closing(RowWriter(folder, name))) for name in SPLITS[: len(found.tallies)]]
+            crew = _workers(work.sources) if workers is None else workers
+            results = in_order(work, batches(train, evaluation, for_eval), crew, progress.poll)
+            for done in files.enter_context(closing(results)):
+                found.add(done)
+                for split, prepared in done.prepared.items():
+                    if prepared.table is not None:
+                        writers[split].write(prepared.table)
+                progress.tick(found.lines)
+    verdict.check(found.faults, found.by_field(), data.max_length, data.overlong)
+    options = {name: value for name, value in config.to_dict()["data"].items() if name not in ("train", "eval")}
+    if isinstance(data.eval, float):
+        options |= {"eval_share": data.eval, "seed": config.train.seed}
+    if added:
+        options |= {"add_tokens": list(added)}
+    if config.hooks is not None:
+        options |= {"hooks": digest(folder / run.hooks.name)}
+    name = fingerprint(request.train, request.eval, run.tokenizer, template, options)
+    return summary_of(found, work, config, folder, name, len(tokenizer))
 
 
 def _sources(listed: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> list[Source]:
@@ -106,27 +105,49 @@ def _sources(listed: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> li
     return sources
 
 
-def _fingerprint(request: Prepare, config: RunConfig, tokenizer: Path, template: str | None) -> str:
-    options = {name: value for name, value in config.to_dict()["data"].items() if name not in ("train", "eval")}
-    if isinstance(config.data.eval, float):
-        options |= {"eval_share": config.data.eval, "seed": config.train.seed}
-    return fingerprint(request.train, request.eval, tokenizer, template, options)
+def _hooks(config: RunConfig, copy: Path) -> Hooks:
+    """The user's module, copied to stay with the rows. Raises ConfigError."""
+    if config.hooks is None:
+        return Hooks()
+    shutil.copyfile(config.hooks, copy)
+    return load_hooks(copy, config.hooks)
 
 
-def _progress(run: RunDir, total: int, files: ExitStack) -> Callable[[int], None]:
+def _counted(name: str, sources: Sequence[Source], poll: Callable[[], None]) -> int:
+    rows = sum(counted(source, poll) for source in sources)
+    if sources and not rows:
+        more = ", ..." if len(sources) > SHOWN_FILES else ""
+        named = ", ".join(source.uri for source in sources[:SHOWN_FILES])
+        raise DataError(f"data.{name}: no row to use: {named}{more} holds no row")
+    return rows
+
+
+def _workers(sources: Sequence[Source]) -> int:
+    """0 where one process does as well."""
+    small = sum(source.path.stat().st_size for source in sources) <= ALONE_BYTES
+    return 0 if small else min(usable_cores(), MOST_WORKERS)
+
+
+class _Progress:
     """Looks at the stop request at each call, and says how far it is at most every half second."""
-    events = files.enter_context(closing(EventWriter(run.events)))
-    said = time.monotonic()
 
-    def tick(done: int) -> None:
-        nonlocal said
-        if reason := run.stop_requested():
+    def __init__(self, run: RunDir) -> None:
+        self._run, self._events, self._said = run, EventWriter(run.events), time.monotonic()
+        self.total = 0
+
+    def poll(self) -> None:
+        """Raises Stopped."""
+        if reason := self._run.stop_requested():
             raise Stopped(f"stopped while preparing the data: {reason}")
-        if time.monotonic() - said >= EVENT_SECONDS or done == total:
-            said = time.monotonic()
-            events.write("preparing", done=done, total=total)
 
-    return tick
+    def tick(self, done: int) -> None:
+        self.poll()
+        if time.monotonic() - self._said >= EVENT_SECONDS or done == self.total:
+            self._said = time.monotonic()
+            self._events.write("preparing", done=done, total=self.total)
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from job.errors import no_space
 
 STEP_PREFIX = "step-"
+ALLOW_CODE = "SFT_JOB_ALLOW_CODE"  # 1: the user's own code may run here
 STACKS_SIGNAL = signal.SIGQUIT  # asks a rank for the stacks of its threads; stop signals never reach a rank
 
 
@@ -66,8 +67,13 @@ class RunDir:
 
     @property
     def prepared(self) -> Path:
-        """Prepared rows: train.arrow, perhaps eval.arrow, summary.json."""
+        """Prepared rows: train-*.arrow, perhaps eval-*.arrow, summary.json."""
         return self.path / "prepared"
+
+    @property
+    def hooks(self) -> Path:
+        """The user's own module, where the run has one: beside the rows that it may have made, and stored with them."""
+        return self.prepared / "hooks.py"
 
     @property
     def resume(self) -> Path:

@@ -29,9 +29,10 @@ from job.training.batches import Schedule
 from job.training.conductor import Conductor, Samples
 from job.training.dataset import PreparedRows
 from job.training.final import base_dtype, write_final
+from job.training.hooks import hooks_of
 from job.training.model import compute_dtype, keeps_documents_apart, load_model
 from job.training.sample import generate
-from job.training.snapshot import restore_parameters
+from job.training.snapshot import hooks_state, restore_parameters
 from job.training.steps import Layout
 from job.training.tokenizer import load_tokenizer
 from job.training.trainer import Trainer
@@ -56,15 +57,17 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     events = EventWriter(run.events if rank == 0 else Path(os.devnull))
     device = chosen_device()
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
-    rows = PreparedRows(run.prepared / "train.arrow")
-    evaluation = PreparedRows(run.prepared / "eval.arrow") if (run.prepared / "eval.arrow").exists() else None
-    tokenizer = load_tokenizer(run.tokenizer, summary["chat_template"], config.model.trust_remote_code)
-    schedule = Schedule(
-        len(rows), config.train.global_batch_size, config.train.epochs, config.train.max_steps, config.train.seed
+    rows = PreparedRows(run.prepared)
+    evaluation = PreparedRows.of_evaluation(run.prepared)
+    model_config = config.model
+    tokenizer = load_tokenizer(
+        run.tokenizer, summary["chat_template"], model_config.trust_remote_code, model_config.add_tokens
     )
+    train, parts = config.train, tuple((int(count), weight) for count, weight in summary.get("parts", ()))
+    schedule = Schedule(len(rows), train.global_batch_size, train.epochs, train.max_steps, train.seed, parts)
 
     init = run.init if config.model.init is not None and spec.resume_step is None else None
-    model = load_model(run.base, config, device.type, init)
+    model = load_model(run.base, config, device.type, init, len(tokenizer))
     dtype = compute_dtype(config, device.type)
     arguments = trainer_arguments(run, config, schedule, device, dtype)  # starts the process group on several ranks
     model.to(device)
@@ -87,15 +90,24 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
         )
         return [{"prompt": one.prompt, "generation": one.generation} for one in made]
 
-    conductor = Conductor(run, spec, config, schedule, rank, events, evaluation, sample)
+    hooks = hooks_of(run, config.hooks)
+    callbacks = hooks.begun(config.to_dict(), None if spec.resume_step is None else hooks_state(run.resume))
+    conductor = Conductor(run, spec, config, schedule, rank, events, evaluation, sample, hooks)
     resume = None if spec.resume_step is None else (spec.resume_step, run.resume)
     try:
         trainer = Trainer(model, tokenizer, arguments, rows, schedule, at, conductor, resume)
     except ValueError as error:  # what TRL refuses to train, an adapter on the head for instance
         raise ConfigError(f"TRL refuses this run: {str(error).splitlines()[0]}") from error
+    for callback in callbacks:
+        trainer.add_callback(callback)
     conductor.trainer = trainer
     announce(events, model, rows, schedule, at, dtype, spec.resume_step or 0)
     trainer.train(resume_from_checkpoint=trainer.resume_folder())
+    if not conductor.over and conductor.last_step < schedule.steps:
+        raise ConfigError(
+            f"{config.hooks} ended the training after step {conductor.last_step}, which only sft-job does: "
+            "use train.max_steps or best.patience"
+        )
     events.write("finishing")
     conductor.finish()
     if conductor.stopped:

@@ -60,8 +60,8 @@ def left(run: RunDir) -> list[str]:
     return sorted(entry.name for entry in run.path.iterdir() if entry.name not in known)
 
 
-def train_rows(run: RunDir, name: str = "train.arrow") -> PreparedRows:
-    return PreparedRows(run.prepared / name)
+def train_rows(run: RunDir, split: str = "train") -> PreparedRows:
+    return PreparedRows(run.prepared, split)
 
 
 def sources(rows: PreparedRows) -> list[str]:

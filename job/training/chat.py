@@ -1,32 +1,34 @@
 """A row becomes text in which every character is known to be trained or not.
 
-A chat is rendered once, whole, by the tokenizer's own template. An assistant turn is what the rendering of the
-conversation up to and with it adds to the rendering of the prompt before it: so the mask needs no knowledge of the
-template, only that both are prefixes of the whole, and that is checked for each row.
+A chat is rendered once, whole, by the tokenizer's own template. What is trained is what the template itself says with
+`{% generation %}`, or else where it puts the answers (turns.py): the mask needs no knowledge of the template, and where
+an answer cannot be proven to stand somewhere the row is refused.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from job.errors import ConfigError, DataError
-from job.training.rows import Chat, Pair, Row, RowError
-from job.training.tokenizer import own_chat_template
+from job.training.blocks import block_spans
+from job.training.leftout import check_whole, lost_thoughts
+from job.training.rendering import TODAY, Message, Renderer, Span, roles
+from job.training.reserved import Reserved, added_tokens
+from job.training.rows import Chat, Instruction, Pair, Row, RowError, Text
+from job.training.shape import Shape, learn
+from job.training.tokenizer import built_in_templates
+from job.training.turns import Turns
 
-CHAT_LOSSES, PAIR_LOSSES = "assistant, last, all", "completion, all"
-SHOWN_TURNS = 6
-Span = tuple[int, int]
+CHAT_LOSSES, PAIR_LOSSES, TEXT_LOSSES = "assistant, last, weight, all", "completion, all", "all"
 
 
 @dataclass(frozen=True)
 class Marked:
     """Text with its trained spans: character offsets [start, end), in order, apart from each other.
 
-    Of each span but the last, only what stands up to its end-of-turn token is trained: what a template puts between
-    turns is never the model's to write. `chat` text holds its special tokens itself; other text gets the tokenizer's
-    own beginning (BOS where it has one), and at the end the EOS token where `eos` says so. `must_end`: a model trained
-    on such rows is meant to learn where to stop.
+    Of each span that the text goes on behind, only what stands up to its end-of-turn token is trained: what a template
+    puts between turns is never the model's to write. `chat` text holds its special tokens itself; other text gets the
+    tokenizer's own beginning (BOS where it has one), and at the end the EOS token where `eos` says so. `must_end`: a
+    model trained on such rows is meant to learn where to stop. `empty`: trained answers without any text.
     """
 
     text: str
@@ -34,6 +36,7 @@ class Marked:
     chat: bool
     eos: bool = False
     must_end: bool = False
+    empty: int = 0
 
 
 class Marker:
@@ -42,13 +45,44 @@ class Marker:
     def __init__(self, tokenizer: Any, append_eos: bool | str = "auto") -> None:
         self._tokenizer, self._append_eos = tokenizer, append_eos
         self._eos: str | None = tokenizer.eos_token
-        self.chat_template = own_chat_template(tokenizer)
+        self._renderer = Renderer(tokenizer)
+        self._chats: _Chats | None = None
+        self.lost_thoughts = 0  # answers marked so far whose thinking the template leaves out
+        self.chat_template = self._renderer.source
         if append_eos is True and self._eos is None:
             raise ConfigError("data.append_eos: this tokenizer has no EOS token; set it to false")
 
-    def mark(self, row: Row, loss: str = "auto") -> Marked:
+    def mark(self, row: Row | Instruction, loss: str = "auto") -> Marked:
         """Raises RowError for what is wrong with this row, ConfigError and DataError for what is wrong with all."""
-        return self._mark_chat(row, loss) if isinstance(row, Chat) else self._mark_pair(row, loss)
+        if isinstance(row, Instruction):
+            row = row.pair if self.chat_template is None else row.chat
+        if isinstance(row, Chat):
+            return self._mark_chat(row, loss)
+        return self._mark_text(row, loss) if isinstance(row, Text) else self._mark_pair(row, loss)
+
+    def notes(self) -> list[str]:
+        """What is to be said about the chats marked so far, one line each."""
+        said = []
+        if self._chats is not None and self._renderer.tells_date:
+            said.append(f"the chat template names the day: rows are rendered as on {TODAY:%d %B %Y}, on every day")
+        if self._chats is not None and self._chats.shape is not None and (unlike := self._chats.shape.unlike):
+            said.append(
+                f"the chat template asks for an answer with {unlike!r}, but begins none of its answers so: "
+                "the model is trained without it and will be asked with it"
+            )
+        if self.lost_thoughts:
+            said.append(
+                f"in {self.lost_thoughts} trained answers the chat template leaves out the thinking that the data hold "
+                "(data.loss: last trains only answers that most templates keep it in)"
+            )
+        return said
+
+    def _mark_text(self, row: Text, loss: str) -> Marked:
+        if loss not in ("auto", *TEXT_LOSSES.split(", ")):
+            raise ConfigError(
+                f"data.loss: {loss} needs chats or prompts; of plain text everything is trained: {TEXT_LOSSES}"
+            )
+        return Marked(row.text, ((0, len(row.text)),), chat=False, eos=self._adds_eos(row.text))
 
     def _mark_pair(self, row: Pair, loss: str) -> Marked:
         loss = "completion" if loss == "auto" else loss
@@ -58,60 +92,74 @@ class Marker:
             )
         text = row.prompt + row.completion
         start = 0 if loss == "all" else len(row.prompt)
-        eos = self._eos is not None and self._append_eos is not False
-        if self._append_eos == "auto" and self._ends(text):
-            eos = False
-        return Marked(text, ((start, len(text)),), chat=False, eos=eos, must_end=eos and loss != "all")
+        eos = self._adds_eos(text)
+        empty = int(not row.completion.strip())
+        return Marked(text, ((start, len(text)),), chat=False, eos=eos, must_end=eos and loss != "all", empty=empty)
 
     def _mark_chat(self, row: Chat, loss: str) -> Marked:
-        loss = "assistant" if loss == "auto" else loss
-        if loss not in CHAT_LOSSES.split(", "):
-            raise ConfigError(f"data.loss: {loss} needs prompt and completion; for chat write one of {CHAT_LOSSES}")
-        if self.chat_template is None:
-            raise DataError(
-                "the tokenizer has no chat template: set model.chat_template to a file or to a built-in (chatml, gemma)"
-            )
-        turns = [index for index, message in enumerate(row.messages) if message["role"] == "assistant"]
-        if not turns:
-            raise RowError(f"no assistant turn, so nothing to learn ({_roles(row.messages)})")
-        text = self._render(row.messages)
-        whole = text
-        if self._append_eos is True or (self._append_eos == "auto" and self._eos and not self._ends(text)):
-            whole += self._eos or ""
+        chats = self._chats = self._chats or _Chats(self._renderer, self._tokenizer)
+        wanted = _wanted(row, loss)
+        chats.reserved.check(row.messages, row.tools)
+        last = len(row.messages) - 1
         if loss == "all":
-            return Marked(whole, ((0, len(whole)),), chat=True)
-        spans = [self._turn(row.messages, index, text) for index in (turns[-1:] if loss == "last" else turns)]
-        if turns[-1] == len(row.messages) - 1:
+            text = self._renderer.render(row.messages, row.tools)
+            spans = [(0, len(text))]
+        elif self._renderer.has_blocks(row.tools):
+            text, spans = block_spans(self._renderer, chats.turns, chats.shape, row, wanted)
+        else:
+            text = self._renderer.render(row.messages, row.tools)
+            spans = chats.turns.find(text, row.messages, row.tools, wanted)
+        check_whole(row, text, wanted, spans)
+        whole = text + (str(self._eos) if self._adds_eos(text) else "")
+        if loss == "all" or wanted[-1] == last:
             spans[-1] = (spans[-1][0], len(whole))
-        return Marked(whole, tuple(spans), chat=True, must_end=True)
+        answers = [row.messages[place] for place in wanted]
+        self.lost_thoughts += lost_thoughts(answers, text, spans)
+        empty = sum(map(_is_empty, answers))
+        return Marked(whole, tuple(spans), chat=True, must_end=loss != "all", empty=empty)
 
-    def _turn(self, messages: list[dict[str, str]], index: int, text: str) -> Span:
-        if index == 0:
-            raise RowError("the conversation begins with an assistant turn, which answers nothing; begin with the user")
-        prompt = self._render(messages[:index], add_generation_prompt=True)
-        upto = text if index == len(messages) - 1 else self._render(messages[: index + 1])
-        if not (upto.startswith(prompt) and text.startswith(upto)):
-            advice = "another" if text == upto else "data.loss: last, or another"
-            raise RowError(
-                f"the chat template renders turn {index + 1} otherwise inside the conversation than at its end "
-                "(it must render a prefix as a prefix), so the mask cannot be known; "
-                f"set {advice} model.chat_template"
+    def _adds_eos(self, text: str) -> bool:
+        """Whether EOS is to stand behind `text`, which may end with it already; templates put white space behind it."""
+        if not self._eos or self._append_eos is False:
+            return False
+        return self._append_eos is True or not text.rstrip().endswith(self._eos)
+
+
+class _Chats:
+    """What only chats need, learnt at the first of them."""
+
+    def __init__(self, renderer: Renderer, tokenizer: Any) -> None:
+        if renderer.source is None:
+            raise DataError(
+                "the tokenizer has no chat template: set model.chat_template to a file or to a built-in "
+                f"({', '.join(built_in_templates())})"
             )
-        return len(prompt), len(upto)
-
-    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool = False) -> str:
-        render = self._tokenizer.apply_chat_template
-        try:
-            return str(render(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            said = " ".join(str(error).split())
-            raise RowError(f"the chat template refuses it: {said} ({_roles(messages)})") from error
-
-    def _ends(self, text: str) -> bool:
-        """Whether the text ends with EOS already; templates put white space behind it."""
-        return bool(self._eos) and text.rstrip().endswith(str(self._eos))
+        self.shape: Shape | None = learn(renderer, added_tokens(tokenizer))
+        self.turns = Turns(renderer, self.shape, tokenizer.eos_token)
+        self.reserved = Reserved(tokenizer, renderer.source, self.shape.structure if self.shape else ())
 
 
-def _roles(messages: list[dict[str, str]]) -> str:
-    more = ", ..." if len(messages) > SHOWN_TURNS else ""
-    return "roles: " + ", ".join(message["role"] for message in messages[:SHOWN_TURNS]) + more
+def _wanted(row: Chat, loss: str) -> list[int]:
+    """The places of the answers to train. Raises RowError where there is none, ConfigError for another loss."""
+    answers = [place for place, message in enumerate(row.messages) if message["role"] == "assistant"]
+    if not answers:
+        raise RowError(f"no assistant turn, so nothing to learn ({roles(row.messages)})")
+    if loss == "completion" and row.trained is None:
+        raise ConfigError(f"data.loss: {loss} needs prompt and completion; for chat write one of {CHAT_LOSSES}")
+    if loss not in ("auto", "completion", *CHAT_LOSSES.split(", ")):
+        raise ConfigError(f"data.loss: {loss} is not known; for chat write one of {CHAT_LOSSES}")
+    if loss == "weight" and row.trained is None:
+        raise RowError("no turn has a `weight`, which data.loss: weight goes by; data.loss: auto does without")
+    if loss == "last":
+        answers = answers[-1:]
+    elif row.trained is not None and loss in ("auto", "weight", "completion"):
+        answers = [place for place in answers if row.trained[place]]
+        if not answers:
+            raise RowError("every assistant turn has weight 0 or belongs to the prompt, so nothing to learn")
+    if answers[0] == 0 and loss != "all":
+        raise RowError("the conversation begins with an assistant turn, which answers nothing; begin with the user")
+    return answers
+
+
+def _is_empty(message: Message) -> bool:
+    return not message.get("tool_calls") and not str(message.get("content") or "").strip()

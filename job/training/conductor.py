@@ -9,19 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from job.config import RunConfig
 from job.errors import ConfigError, NotFinite
 from job.rundir import EventWriter, RunDir, Spec
 from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
-from job.training.loss import summed_loss
+from job.training.evaluation import evaluate
+from job.training.hooks import Hooks
 from job.training.snapshot_writer import SnapshotWriter
-from job.training.steps import share
 from job.training.trainer import Boundary, Trainer
 
-EVALUATION_ROWS = 64  # of each rank, between two looks at the stop flag
 SIGN_OF_LIFE_SECONDS = 2.0  # at most so often in an evaluation, or while samples are made
 SHOWN_ROWS = 8
 
@@ -41,9 +38,10 @@ class Conductor:
         events: EventWriter,
         evaluation_rows: PreparedRows | None,
         sample: Callable[[Callable[[], bool]], Samples],
+        hooks: Hooks,
     ) -> None:
         self._run, self._config, self._schedule, self._rank = run, config, schedule, rank
-        self._events, self._rows, self._sample = events, evaluation_rows, sample
+        self._events, self._rows, self._sample, self._hooks = events, evaluation_rows, sample, hooks
         self.evaluations: list[dict[str, Any]] = list(spec.evaluations)
         self._resume_step = spec.resume_step or 0
         self._stopped = self._through = False
@@ -127,6 +125,7 @@ class Conductor:
         if boundary.checkpoint or ends or new_best:
             self._take_snapshot(step, new_best)
         self._last_step = time.monotonic()
+        self._through = ends
         return ends
 
     def finish(self) -> None:
@@ -144,7 +143,7 @@ class Conductor:
     def _take_snapshot(self, step: int, new_best: bool) -> None:
         begun = time.monotonic()
         if self._writer is not None:
-            self._writer.take(step, self.evaluations, needed=new_best)
+            self._writer.take(step, self.evaluations, self._hooks.saved(), needed=new_best)
         self._snapshot_step, self._last_snapshot = step, time.monotonic()
         self._events.write("snapshot", step=step, blocked_seconds=round(time.monotonic() - begun, 4))
 
@@ -163,20 +162,9 @@ class Conductor:
     def _evaluate(self, step: int) -> bool:
         """Returns whether it was completed; the same on every rank."""
         assert self._rows is not None
-        trainer, at = self.trainer, self.trainer.layout
-        trainer.model.eval()
-        summed = torch.zeros((), dtype=torch.float64)
-        stride = EVALUATION_ROWS * at.world_size
-        for start in range(0, len(self._rows), stride):
-            if trainer.agreement.sum(self.stop_requested())[0]:
-                return False
-            ids = range(start, min(start + stride, len(self._rows)))
-            with torch.no_grad(), trainer.accelerator.autocast():
-                for micro in share(self._rows, ids, at):
-                    summed += summed_loss(trainer.model, micro, trainer.skips_untrained).double().cpu()
-        total = trainer.agreement.sum(float(summed))[0]
-        loss = total / int(self._rows.trained.sum())
-        metrics = {"eval_loss": loss, "eval_perplexity": math.exp(min(loss, 700.0))}
+        metrics = evaluate(self.trainer, self._rows, self._hooks, self.stop_requested)
+        if metrics is None:
+            return False
         if self._config.best.metric not in metrics:
             raise ConfigError(f"best.metric {self._config.best.metric} is not computed; there are {', '.join(metrics)}")
         if self._config.samples.every == "eval" and not self._generate(step):

@@ -1,13 +1,12 @@
 """Marked text becomes token ids and labels: a token is trained only if it begins inside a trained span."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from job.training.chat import Marked
 from job.training.rows import RowError
+from job.training.tokens import Tokenization, Tokens
 
 MASKED = -100  # the label that cross entropy leaves out
 
@@ -41,60 +40,32 @@ class Encoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._tokenization = Tokenization(tokenizer)
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int | None = tokenizer.eos_token_id
         added = tokenizer.added_tokens_decoder
         self._special = {int(token) for token, added_token in added.items() if added_token.special}
         self._special |= {token for token in (self.bos_id, self.eos_id) if token is not None}
-        self._fast = _without_additions(tokenizer) if tokenizer.is_fast else None
         self._blank: dict[int, bool] = {}
         self._beginning = self._own_beginning()
 
     def encode(self, rows: Sequence[Marked]) -> list[Encoded | RowError]:
         """One result per row, in order; a row that this tokenizer cannot mark is a RowError."""
-        results: list[Encoded | RowError] = []
-        for row, tokens in zip(rows, self._tokens(rows), strict=True):
-            results.append(tokens if isinstance(tokens, RowError) else self._label(row, *tokens))
-        return results
+        tokenized = self._tokenization.tokenize(rows)
+        return [
+            tokens if isinstance(tokens, RowError) else self._label(row, tokens)
+            for row, tokens in zip(rows, tokenized, strict=True)
+        ]
 
-    def _tokens(self, rows: Sequence[Marked]) -> list[tuple[list[int], list[int]] | RowError]:
-        """Per row (ids, the character each token begins at)."""
-        if self._fast is None:
-            return [self._slow_tokens(row) for row in rows]
-        encodings = self._fast.encode_batch([row.text for row in rows], add_special_tokens=False)
-        return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
-
-    def _slow_tokens(self, row: Marked) -> tuple[list[int], list[int]] | RowError:
-        """Without offsets: the pieces between the boundaries must give the ids of the whole text."""
-        borders = sorted({0, len(row.text), *(border for span in row.spans for border in span)})
-        ids: list[int] = []
-        starts: list[int] = []
-        for start, end in pairwise(borders):
-            piece = self._ids(row.text[start:end])
-            ids += piece
-            starts += [start] * len(piece)
-        if ids != self._ids(row.text):
-            return RowError(
-                "this tokenizer gives no offsets, and a token lies across the border of a trained part, so the mask "
-                "cannot be known; use a tokenizer with a tokenizer.json, or data.loss: all"
-            )
-        return ids, starts
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _label(self, row: Marked, ids: list[int], starts: list[int]) -> Encoded | RowError:
+    def _label(self, row: Marked, tokens: Tokens) -> Encoded | RowError:
         if not row.chat:
-            ids, starts = self._framed(row, ids, starts)
+            tokens = self._framed(row, tokens)
+        ids = tokens.ids
         labels = [MASKED] * len(ids)
         ends: list[int] = []
-        shared = False
-        for number, (start, end) in enumerate(row.spans):
-            first = bisect_left(starts, start)
-            last = bisect_left(starts, end) if end < len(row.text) else len(ids)
-            shared = shared or (starts[first] if first < len(ids) else end) > start
+        for first, last in tokens.spans:
             closing = self._closing(ids, first, last)
-            if closing and number < len(row.spans) - 1:
+            if closing and last < len(ids):  # what a template puts between turns is never the model's to write
                 last = closing[-1] + 1
             labels[first:last] = ids[first:last]
             ends += [ids[at] for at in closing]
@@ -102,18 +73,18 @@ class Encoder:
             return RowError(
                 "BOS stands twice at its beginning: chat template and text both write it; take it out of one"
             )
-        return Encoded(ids, labels, tuple(dict.fromkeys(ends)), shared)
+        return Encoded(ids, labels, tuple(dict.fromkeys(ends)), tokens.shared)
 
-    def _framed(self, row: Marked, ids: list[int], starts: list[int]) -> tuple[list[int], list[int]]:
+    def _framed(self, row: Marked, tokens: Tokens) -> Tokens:
         """With the tokenizer's own beginning, unless the text wrote it itself, and EOS where it is asked for."""
-        beginning = [] if ids[: len(self._beginning)] == self._beginning else self._beginning
+        beginning = [] if tokens.ids[: len(self._beginning)] == self._beginning else self._beginning
         ending = [self.eos_id] if row.eos and self.eos_id is not None else []
-        # Ahead of the text stands what no span holds, unless the whole row is trained.
-        before = 0 if row.spans[0][0] == 0 else -1
-        return (
-            [*beginning, *ids, *ending],
-            [*([before] * len(beginning)), *starts, *([len(row.text)] * len(ending))],
-        )
+        spans = []
+        for (start, end), (first, last) in zip(row.spans, tokens.spans, strict=True):
+            # Ahead of the text stands what no span holds, unless the whole row is trained.
+            begin = 0 if start == 0 else first + len(beginning)
+            spans.append((begin, last + len(beginning) + (len(ending) if end == len(row.text) else 0)))
+        return Tokens([*beginning, *tokens.ids, *ending], spans, tokens.shared)
 
     def _closing(self, ids: list[int], first: int, last: int) -> list[int]:
         """Positions of the special tokens that end a trained span, with or without white space behind them."""
@@ -133,19 +104,8 @@ class Encoder:
 
     def _own_beginning(self) -> list[int]:
         """What the tokenizer puts before plain text (BOS, for most that have one)."""
-        plain, whole = self._ids("a"), list(self._tokenizer("a")["input_ids"])
+        plain, whole = self._tokenization.ids("a"), list(self._tokenizer("a")["input_ids"])
         for at in range(len(whole) - len(plain) + 1):
             if plain and whole[at : at + len(plain)] == plain:
                 return whole[:at]
         return []
-
-
-def _without_additions(tokenizer: Any) -> Any:
-    """A copy of the fast tokenizer that gives plain offsets: some post-processors take white space out of them."""
-    from tokenizers import Tokenizer
-
-    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    copy.post_processor = None
-    copy.no_truncation()
-    copy.no_padding()
-    return copy

@@ -93,7 +93,8 @@ def _write_adapter(folder: Path, model: Any, base_source: str, state_dict: Mappi
     adapter = get_peft_model_state_dict(
         model, state_dict=dict(state_dict) if state_dict is not None else None, save_embedding_layers=False
     )
-    save_file(_cast(adapter, None), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    tensors = _apart(_cast(adapter, None))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config[model.active_adapter])
     config.base_model_name_or_path, config.revision = hub_name(base_source)
     config.inference_mode = True
@@ -131,6 +132,16 @@ def _cast(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> dic
             target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
             made[key] = tensor.detach().to("cpu", target).contiguous()
         result[name] = made[key]
+    return result
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tied tensors each under its own name, as peft writes and reads them: safetensors takes none that share memory."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        result[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
     return result
 
 

@@ -34,7 +34,7 @@ def fingerprint(
         "version": FORMAT_VERSION,
         "train": [_identity(source) for source in train],
         "eval": [_identity(source) for source in evaluation],
-        "tokenizer": {str(path.relative_to(tokenizer_folder)): _digest(path) for path in _files(tokenizer_folder)},
+        "tokenizer": {str(path.relative_to(tokenizer_folder)): digest(path) for path in _files(tokenizer_folder)},
         "chat_template": chat_template,
         "options": dict(options),
     }
@@ -43,7 +43,7 @@ def fingerprint(
 
 def _identity(source: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in source.items() if name not in ("uri", "path") and value is not None}
-    return kept if "sha256" in kept else {**kept, "sha256": _digest(Path(source["path"]))}
+    return kept if "sha256" in kept else {**kept, "sha256": digest(Path(source["path"]))}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -52,6 +52,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

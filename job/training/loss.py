@@ -76,12 +76,28 @@ def summed_loss(model: Any, batch: MicroBatch, skip_untrained: bool) -> torch.Te
     `skip_untrained`: the model takes `logits_to_keep`, so a single row's logits are computed only where a token is
     trained; with a vocabulary of 256,000 they are most of the memory.
     """
+    return _summed(*_logits(model, batch, skip_untrained))
+
+
+def loss_and_guesses(
+    model: Any, batch: MicroBatch, skip_untrained: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(summed loss, likeliest tokens, tokens that stand there): both of shape [trained tokens], row after row."""
+    logits, targets = _logits(model, batch, skip_untrained)
+    trained = targets != MASKED
+    return _summed(logits, targets), logits.argmax(-1)[trained], targets[trained]
+
+
+def _logits(model: Any, batch: MicroBatch, skip_untrained: bool) -> tuple[torch.Tensor, torch.Tensor]:
     targets = batch.targets
     inputs = dict(batch.inputs)
     if skip_untrained and batch.kept is not None:
         inputs["logits_to_keep"] = batch.kept
         targets = targets[:, batch.kept]
-    logits = model(**inputs, use_cache=False).logits
+    return model(**inputs, use_cache=False).logits, targets
+
+
+def _summed(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=MASKED, reduction="sum"
     )

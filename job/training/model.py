@@ -1,6 +1,7 @@
 """The model that is trained: frozen weights in the compute type, trained ones in fp32; and a probe of its attention."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ def compute_dtype(config: RunConfig, device: str) -> torch.dtype:
     return torch.bfloat16 if wants else torch.float32
 
 
-def load_model(path: Path, config: RunConfig, device: str, init: Path | None = None) -> Any:
+def load_model(path: Path, config: RunConfig, device: str, init: Path | None = None, vocabulary: int = 0) -> Any:
     """The model to train, on the CPU: with LoRA a PeftModel over frozen weights, else every parameter trains.
 
     `path` holds the base; `init`, for a start from it, what `model.init` names: an adapter with LoRA, else weights.
+    `vocabulary`: tokens of the tokenizer; where it was given more (`model.add_tokens`), they get embeddings.
 
     Trainable parameters are fp32 whatever the compute type: bf16 AdamW at 2e-5 does not move a weight of 0.02.
     Adapters are initialised on the CPU from the seed, so that they do not depend on the device.
@@ -58,11 +60,13 @@ def load_model(path: Path, config: RunConfig, device: str, init: Path | None = N
         raise DataError(f"{named} cannot be loaded: {_first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise DataError(f"{named} lacks {len(missing)} of the weights of the base's config, {missing[0]} first")
+    if config.model.add_tokens:
+        make_room(model, vocabulary)
     model.config.use_cache = False  # a cache would join packed documents
     if config.lora:
         torch.manual_seed(config.train.seed)
         try:
-            model = get_peft_model(model, lora_config(config))
+            model = get_peft_model(model, lora_config(config, embeddings_of(model) if config.model.add_tokens else ()))
         except ValueError as error:
             raise ConfigError(f"lora: {_first_line(error)}") from error
         if init is not None:
@@ -73,20 +77,42 @@ def load_model(path: Path, config: RunConfig, device: str, init: Path | None = N
     return model
 
 
-def lora_config(config: RunConfig) -> PeftLoraConfig:
+def lora_config(config: RunConfig, embeddings: Sequence[str] = ()) -> PeftLoraConfig:
+    """`embeddings`: modules that are trained whole because tokens were added; a tied head stays tied."""
     assert config.lora is not None
     lora = config.lora
+    whole = list(dict.fromkeys([*lora.modules_to_save, *embeddings]))
     return PeftLoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
-        modules_to_save=list(lora.modules_to_save) or None,
+        modules_to_save=whole or None,
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
-        **config.peft,
+        **{**({"ensure_weight_tying": True} if embeddings else {}), **config.peft},
     )
+
+
+@torch.no_grad()
+def make_room(model: Any, vocabulary: int) -> None:
+    """Embeddings for `vocabulary` tokens: new ones begin as the mean of the others, whatever machine computes it."""
+    before = model.get_input_embeddings().weight.shape[0]
+    if vocabulary <= before:
+        return  # many bases have rows to spare
+    model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for tensor in (module.weight, getattr(module, "bias", None)) if module is not None else ():
+            if tensor is not None:
+                tensor[before:] = tensor[:before].float().mean(0).to(tensor.dtype)
+
+
+def embeddings_of(model: Any) -> list[str]:
+    """The names, as `modules_to_save` takes them, of what gives tokens their vectors and their logits."""
+    tied = model.config.get_text_config().tie_word_embeddings
+    modules = [model.get_input_embeddings(), None if tied else model.get_output_embeddings()]
+    return [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is one for one in modules)]
 
 
 def accepts(model: Any, argument: str) -> bool:

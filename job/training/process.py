@@ -17,10 +17,15 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 def bind_to_parent() -> None:
     """Have the kernel KILL this process when its supervisor dies; leave at once if that happened already."""
+    expected = os.environ.get(PARENT_VARIABLE)
+    die_with(int(expected) if expected is not None else os.getppid())
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel KILL this process when `parent` dies, who started it; leave at once if that happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    expected = os.environ.get(PARENT_VARIABLE)
-    if expected is not None and os.getppid() != int(expected):
+    if os.getppid() != parent:
         os._exit(ExitCode.CRASHED)
 
 

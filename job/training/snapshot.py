@@ -33,6 +33,7 @@ class Snapshot:
     optimizer: Tensors
     evaluations: list[dict[str, Any]]  # so far, as {"step": n, "eval_loss": x, ...}
     copied: Callable[[], None] = lambda: None
+    hooks: Any = None  # what the user's own code knows, as JSON holds it
 
 
 def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -48,6 +49,8 @@ def write(snapshot: Snapshot, target: Path) -> None:
     partial = target.with_name(f".{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     state = {"format": FORMAT, "step": snapshot.step, "evaluations": snapshot.evaluations}
+    if snapshot.hooks is not None:
+        state["hooks"] = snapshot.hooks
     try:
         partial.mkdir(parents=True)
         snapshot.copied()
@@ -63,6 +66,11 @@ def write(snapshot: Snapshot, target: Path) -> None:
                 f"no space left for a snapshot in {target.parent}; free some, or set SFT_JOB_HOME"
             ) from error
         raise
+
+
+def hooks_state(folder: Path) -> Any:
+    """What the user's own code knew then; None where it said nothing."""
+    return json.loads((folder / STATE).read_text(encoding="utf-8")).get("hooks")
 
 
 def _file(tensors: Tensors) -> memoryview:

@@ -7,7 +7,7 @@ snapshot can be taken while the one before is still being written.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,15 +51,17 @@ class SnapshotWriter:
         self._capturer = Capturer(model, optimizer)
         optimizer.register_step_post_hook(self._prepare)
 
-    def take(self, step: int, evaluations: Evaluations, needed: bool = False) -> None:
-        """Copy, and have it written. `needed`: it is the best so far; its trainable tensors also become the run's best,
-        and only a newer needed one replaces it while it waits.
+    def take(self, step: int, evaluations: Evaluations, hooks: Any = None, needed: bool = False) -> None:
+        """Copy, and have it written. `hooks`: the state of the user's own code.
+
+        `needed`: it is the best so far; its trainable tensors also become the run's best, and only a newer needed one
+        replaces it while it waits.
 
         Raises what an earlier write raised: a full disk ends the run with its cause.
         """
         assert self._capturer is not None, "begin comes first"
         buffer = self._buffer(needed)
-        snapshot = self._capturer.capture(step, evaluations, buffer)
+        snapshot = replace(self._capturer.capture(step, evaluations, buffer), hooks=hooks)
         with self._changed:
             self._waiting.append(_Waits(snapshot, needed, buffer))
             self._changed.notify_all()

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,12 +35,13 @@ class StepBatch:
     trained_tokens: int  # of the whole global batch
 
 
-def share(rows: PreparedRows, ids: Sequence[int], at: Layout) -> list[MicroBatch]:
-    """This rank's micro-batches of the rows `ids`, built when they are needed."""
+def shares(rows: PreparedRows, ids: Sequence[int], at: Layout) -> Iterator[tuple[list[int], MicroBatch]]:
+    """This rank's micro-batches of the rows `ids`, each with its row numbers: none where it only takes part."""
     spread = lay_out([int(rows.lengths[row]) for row in ids], at.world_size, at.token_budget, at.padded)
-    micros = [[rows.row(ids[position]) for position in micro] for micro in spread[at.rank]]
-    filler = masked_row(rows.row(ids[0]))
-    return [micro_batch(micro or [filler], at.padded, at.device) for micro in micros]
+    for micro in spread[at.rank]:
+        numbers = [int(ids[position]) for position in micro]
+        laid = [rows.row(number) for number in numbers] or [masked_row(rows.row(ids[0]))]
+        yield numbers, micro_batch(laid, at.padded, at.device)
 
 
 class StepLoader:
@@ -58,7 +60,8 @@ class StepLoader:
             self._done += 1
             ids = self._schedule.rows_of(self._done)
             trained = int(self.dataset.trained[ids].sum())
-            yield StepBatch(self._done, share(self.dataset, ids.tolist(), self._layout), trained)
+            micros = [micro for _, micro in shares(self.dataset, ids.tolist(), self._layout)]
+            yield StepBatch(self._done, micros, trained)
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:
@@ -70,7 +73,7 @@ def seed_everything(seed: int, step: int, rank: int) -> None:
 
 
 class Agreement:
-    """Sums a few numbers over all ranks on the CPU."""
+    """What all ranks tell each other on the CPU: sums of a few numbers, and at an evaluation what each found."""
 
     def __init__(self, world_size: int) -> None:
         self._group = None
@@ -83,3 +86,19 @@ class Agreement:
         if not self._alone:
             dist.all_reduce(numbers, group=self._group)
         return [float(number) for number in numbers]
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """Every rank's value, by rank, on rank 0; None on the others."""
+        if self._alone:
+            return [value]
+        found: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+        dist.gather_object(value, found, group=self._group)
+        return found
+
+    def told(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self._alone:
+            return value
+        found = [value]
+        dist.broadcast_object_list(found, group=self._group)
+        return found[0]

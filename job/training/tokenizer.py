@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from importlib.machinery import ModuleSpec
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,12 @@ def leave_torch_out() -> None:
         importlib.util.find_spec = find_spec
 
 
-def load_tokenizer(folder: Path, chat_template: str | None = None, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(
+    folder: Path, chat_template: str | None = None, trust_remote_code: bool = False, added: Sequence[str] = ()
+) -> Any:
     """The tokenizer whose files lie in `folder`; `chat_template` (a template's text) takes the place of its own.
+
+    `added`: tokens it is to know beside its own. Those that the chat template writes are special: they can end a turn.
 
     Raises DataError when there is no tokenizer or it cannot be read.
     """
@@ -49,17 +55,27 @@ def load_tokenizer(folder: Path, chat_template: str | None = None, trust_remote_
         raise DataError(f"model.tokenizer: cannot be read ({reason})") from error
     if chat_template is not None:
         tokenizer.chat_template = chat_template
+    add_tokens(tokenizer, added)
     return tokenizer
+
+
+def add_tokens(tokenizer: Any, texts: Sequence[str]) -> None:
+    from transformers import AddedToken
+
+    template = own_chat_template(tokenizer) or ""
+    for text in texts:
+        tokenizer.add_tokens(
+            AddedToken(text, normalized=False, special=text in template), special_tokens=text in template
+        )
 
 
 def chat_template_text(wanted: str | None) -> str | None:
     """The text of `model.chat_template`: a built-in's name or a file; None stays None. Raises ConfigError."""
     if wanted is None:
         return None
-    folder = resources.files(__package__).joinpath(TEMPLATES)
-    names = sorted(entry.name.removesuffix(".jinja") for entry in folder.iterdir() if entry.name.endswith(".jinja"))
+    names = built_in_templates()
     if wanted in names:
-        return folder.joinpath(f"{wanted}.jinja").read_text(encoding="utf-8")
+        return _templates().joinpath(f"{wanted}.jinja").read_text(encoding="utf-8")
     try:
         return Path(wanted).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -67,6 +83,17 @@ def chat_template_text(wanted: str | None) -> str | None:
         raise ConfigError(
             f"model.chat_template: {wanted}: {reason}; give a file or one of the built-in {', '.join(names)}"
         ) from error
+
+
+def built_in_templates() -> list[str]:
+    """Names that `model.chat_template` knows."""
+    return sorted(
+        entry.name.removesuffix(".jinja") for entry in _templates().iterdir() if entry.name.endswith(".jinja")
+    )
+
+
+def _templates() -> Traversable:
+    return resources.files(__package__).joinpath(TEMPLATES)
 
 
 def own_chat_template(tokenizer: Any) -> str | None:

@@ -157,7 +157,7 @@ def _train(seen: Observer) -> None:
     if rank == 0:
         spec = Spec.read(run)
         seen.tell(kind="launch", attempt=spec.attempt, resume=spec.resume_step or 0, pid=os.getpid())
-    share = steps.share
+    share = steps.shares
 
     def observed(rows: Any, ids: Any, at: Any) -> Any:
         if at.rank == 0:
@@ -170,7 +170,7 @@ def _train(seen: Observer) -> None:
         return code
 
     leave, job.train.leave = job.train.leave, leaving
-    steps.share = observed
+    steps.shares = observed
     try:
         job.train.main()
     finally:

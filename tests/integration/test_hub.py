@@ -171,6 +171,30 @@ def test_data_sets_are_files_and_globs(server: Hub, tmp_path: Path) -> None:
         pull_data("hf://datasets/org/rows@main/c.jsonl", tmp_path / "data", pull)
 
 
+def test_of_a_data_set_the_training_split_is_taken_or_the_one_asked_for(server: Hub, tmp_path: Path) -> None:
+    names = ("README.md", "data/test-00000-of-00001.parquet", "data/train-00000-of-00002.parquet",
+             "data/train-00001-of-00002.parquet", "extra/val.csv.gz")  # fmt: skip
+    server.commits["datasets/org/split"] = {COMMIT: {name: name.encode() for name in names}}
+    said: list[str] = []
+    pull = Pull(Cache(), notice=said.append)
+
+    def pulled(uri: str, **options: Any) -> list[str]:
+        files = pull_data(uri, tmp_path / "data", pull, **options)
+        assert all(file.path.read_text() == file.uri.partition("@")[2].partition("/")[2] for file in files)
+        return [file.uri.rpartition("/")[2] for file in files]
+
+    train = ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert pulled("hf://datasets/org/split") == pulled("hf://datasets/org/split@main/data") == train
+    assert said[0] == "hf://datasets/org/split holds the splits test, train, validation: taking train, 2 of 4 files"
+    assert pulled("hf://datasets/org/split", split="dev") == ["val.csv.gz"]
+    assert pulled("hf://datasets/org/split", prefer=("validation", "test")) == ["val.csv.gz"]
+    assert pulled("hf://datasets/org/split/extra/") == ["val.csv.gz"]
+    with pytest.raises(DataError, match=r"there is no split tset \(there are test, train, validation\)"):
+        pulled("hf://datasets/org/split", split="tset")
+    with pytest.raises(DataError, match="hf://datasets/org/split/nowhere: there is no such object, and no folder"):
+        pulled("hf://datasets/org/split/nowhere")
+
+
 def test_a_gated_repository_says_what_to_do(server: Hub, tmp_path: Path) -> None:
     server.gated.add("models/org/tiny")
     message = rf"hf://org/tiny@{COMMIT} is gated: accept the licence at {server.endpoint}/org/tiny and set HF_TOKEN"

@@ -9,9 +9,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from job.config import RunConfig
-from job.errors import ConfigError, HardwareError
-from job.inputs import check_lora_targets, check_room
+from job.errors import ConfigError, DataError, HardwareError
+from job.inputs import bring_data, check_lora_targets, check_room
 from job.rundir import RunDir
+from job.storage.cache import Cache
+from job.storage.pull import Pull
 
 LLAMA = ("model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj")
 GPT2 = ("wte", "h.0.attn.c_attn", "h.0.mlp.c_fc")  # without the prefix that the loaded model has
@@ -86,3 +88,38 @@ def test_a_full_disk_is_told_before_anything_is_pulled(tmp_path: Path, monkeypat
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 20 << 20}))
     with pytest.raises(HardwareError, match=r"needs 64 MB free below .*, 20 MB are"):
         check_room(RunDir(tmp_path))
+
+
+# ---- the data
+
+
+def brought(tmp_path: Path, train: Any, evaluation: Any = None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    config = RunConfig.from_dict(
+        {
+            "run": "s3://runs/a",
+            "model": {"base": "s3://models/a"},
+            "data": {"train": train, "eval": evaluation},
+            "lora": None,
+        }
+    )
+    found = bring_data(config, RunDir(tmp_path / "run"), Pull(Cache(tmp_path / "cache")))
+    train_files, eval_files = found
+    return train_files, eval_files  # type: ignore[return-value]
+
+
+def test_each_file_comes_with_the_options_of_its_entry(tmp_path: Path) -> None:
+    for name in ("a/1.jsonl", "a/2.csv", "b/train.jsonl", "b/test.jsonl", "c.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    a, b, c = (str(tmp_path / name) for name in ("a", "b", "c.json"))
+    train, evaluation = brought(tmp_path, [{"uri": a, "weight": 0.5}, {"uri": b, "loss": "last"}], b)
+    assert [(file["uri"], file["weight"], file["loss"], file["part"], file["split"]) for file in train] == [
+        (f"{a}/1.jsonl", 0.5, None, 0, None),
+        (f"{a}/2.csv", 0.5, None, 0, None),
+        (f"{b}/train.jsonl", None, "last", 1, None),
+    ]
+    assert [file["uri"] for file in evaluation] == [f"{b}/test.jsonl"]
+    (inside,), _ = brought(tmp_path, [{"uri": c, "split": "test", "weight": 1}])
+    assert inside["split"] == "test" and "part" not in inside  # all count once: as without weights
+    with pytest.raises(DataError, match=rf"^data\.train: {b}: there is no split dev \(there are test, train\)"):
+        brought(tmp_path, [{"uri": b, "split": "dev"}])

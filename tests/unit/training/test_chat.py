@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizer
 
 from job.errors import ConfigError, DataError
 from job.tiny import make_tokenizer
 from job.training.chat import Marker
 from job.training.encode import MASKED, Encoded, Encoder
-from job.training.rows import Chat, Pair, Row, RowError
+from job.training.rows import Chat, Instruction, Pair, Row, RowError
 from job.training.tokenizer import chat_template_text
 from tests import standins
 
@@ -39,7 +38,7 @@ def chatml(eos: str) -> Any:
     return tokenizer
 
 
-def encode(tokenizer: Any, row: Row, loss: str = "auto", append_eos: bool | str = "auto") -> Encoded:
+def encode(tokenizer: Any, row: Row | Instruction, loss: str = "auto", append_eos: bool | str = "auto") -> Encoded:
     (encoded,) = Encoder(tokenizer).encode([Marker(tokenizer, append_eos).mark(row, loss)])
     if isinstance(encoded, RowError):
         raise encoded
@@ -86,7 +85,7 @@ def test_loss_last_trains_the_last_answer_only_and_loss_all_everything() -> None
 
 def test_a_chat_that_ends_with_the_user_trains_no_eos() -> None:
     row = encode(GEMMA, Chat([*ONE.messages, {"role": "user", "content": "Hello"}]))
-    assert trained_text(GEMMA, row) == "我学会了<end_of_turn>\n"
+    assert trained_text(GEMMA, row) == "我学会了<end_of_turn>"
     assert row.input_ids[-1] == GEMMA.eos_token_id
 
 
@@ -134,23 +133,76 @@ def test_a_chat_that_begins_with_the_assistant_is_refused() -> None:
         encode(chatml("<eos>"), Chat([{"role": "assistant", "content": "a"}]))
 
 
-def test_a_template_that_renders_an_earlier_turn_otherwise_is_refused_unless_the_last_answer_alone_is_trained() -> None:
+def test_an_answer_is_trained_as_the_whole_chat_shows_it() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}<start_of_turn>{{ m.role }}\n"
         "{% if loop.last and m.role == 'assistant' %}(last) {% endif %}{{ m.content }}<end_of_turn>"
         "{% endfor %}{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
     )
-    with pytest.raises(RowError, match=r"turn 2 otherwise .* set data.loss: last"):
-        encode(tokenizer, TWO)
-    assert trained_text(tokenizer, encode(tokenizer, TWO, "last")) == "(last) 我学会了<end_of_turn><eos>"
+    first = "Hello, nice to meet you.<end_of_turn>"
+    assert trained_text(tokenizer, encode(tokenizer, TWO)) == first + "(last) 我学会了<end_of_turn><eos>"
 
 
-def test_bos_written_by_template_and_text_is_refused() -> None:
+def test_bos_written_twice_is_refused() -> None:
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.chat_template = "{{ bos_token + bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
     with pytest.raises(RowError, match="BOS stands twice"):
-        encode(tokenizer, Chat([{"role": "user", "content": "<bos>a"}, {"role": "assistant", "content": "b"}]))
+        encode(tokenizer, Chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]))
+
+
+def test_a_chat_template_that_is_no_template_is_named_with_its_line() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}\n{% for m in messages %}"
+    with pytest.raises(ConfigError, match=r"no Jinja template: line 2.*set model\.chat_template"):
+        encode(tokenizer, ONE)
+
+
+# ---- which answers
+
+
+def weighed(*weights: int) -> Chat:
+    """Four turns; a weight for each."""
+    return Chat(TWO.messages, trained=tuple(bool(weight) for weight in weights))
+
+
+@pytest.mark.parametrize("loss", ["auto", "weight", "completion"])
+def test_what_the_data_say_is_trained_is_trained(loss: str) -> None:
+    assert trained_text(GEMMA, encode(GEMMA, weighed(1, 1, 1, 0), loss)) == "Hello, nice to meet you.<end_of_turn>"
+    assert trained_text(GEMMA, encode(GEMMA, weighed(0, 0, 0, 1), loss)) == "我学会了<end_of_turn>\n<eos>"
+
+
+def test_loss_assistant_and_last_do_not_ask_the_data() -> None:
+    both = "Hello, nice to meet you.<end_of_turn>" + "我学会了<end_of_turn>\n<eos>"
+    assert trained_text(GEMMA, encode(GEMMA, weighed(0, 1, 0, 0), "assistant")) == both
+    assert trained_text(GEMMA, encode(GEMMA, weighed(0, 1, 0, 0), "last")) == "我学会了<end_of_turn>\n<eos>"
+
+
+def test_loss_weight_needs_weights_and_one_of_them_on_an_answer() -> None:
+    with pytest.raises(RowError, match="no turn has a `weight`"):
+        encode(GEMMA, TWO, "weight")
+    with pytest.raises(RowError, match="nothing to learn"):
+        encode(GEMMA, weighed(1, 0, 1, 0))
+
+
+def test_an_opening_answer_that_is_not_trained_may_stand_there() -> None:
+    tokenizer = chatml("<eos>")
+    messages = [{"role": "assistant", "content": "Hello"}, *ONE.messages]
+    row = encode(tokenizer, Chat(messages), "last")
+    assert trained_text(tokenizer, row) == "我学会了<|im_end|>\n<eos>"
+
+
+def test_empty_answers_are_counted() -> None:
+    messages = [*TWO.messages[:3], {"role": "assistant", "content": " "}]
+    assert GEMMA_MARKER.mark(Chat(messages)).empty == 1
+    assert GEMMA_MARKER.mark(TWO).empty == 0
+    assert GEMMA_MARKER.mark(Pair("a", "")).empty == 1
+
+
+def test_an_instruction_is_a_chat_where_there_is_a_template_and_else_a_pair() -> None:
+    row = Instruction(ONE, Pair("微调测试", "我学会了"))
+    assert GEMMA_MARKER.mark(row).text == GEMMA_MARKER.mark(ONE).text
+    assert Marker(standins.gpt_neo_tokenizer()).mark(row).text == "微调测试我学会了"
 
 
 def test_a_tokenizer_without_chat_template_says_what_to_set() -> None:
@@ -163,84 +215,3 @@ def test_a_loss_that_does_not_fit_the_rows_is_refused() -> None:
         encode(GEMMA, ONE, "completion")
     with pytest.raises(ConfigError, match=r"data\.loss: assistant needs chat rows"):
         encode(GEMMA, Pair("a", "b"), "assistant")
-
-
-# ---- prompt and completion
-
-
-def test_the_backstories_have_the_golden_ids_cut_at_128_and_all_trained() -> None:
-    tokenizer = standins.gpt_neo_tokenizer()
-    golden = json.loads((GOLDEN / "tinystories-backstories.json").read_text(encoding="utf-8"))
-    for number, expected in enumerate(golden):
-        row = standins.backstory(number)
-        got = encode(tokenizer, Pair(row["text"] + " ", row["target"]), "all", append_eos=False).cut(128)
-        assert got.input_ids == got.labels == expected
-        text = row["text"] + " " + row["target"]
-        assert got.input_ids == tokenizer(text, truncation=True, max_length=128)["input_ids"]
-
-
-@pytest.mark.parametrize("tokenizer", [GEMMA, standins.gpt_neo_tokenizer()], ids=["bos", "no bos"])
-def test_a_completion_begins_as_the_tokenizer_begins_and_ends_with_a_trained_eos(tokenizer: Any) -> None:
-    row = encode(tokenizer, Pair("Hello", " nice to meet you"))
-    assert row.input_ids == [*tokenizer("Hello nice to meet you")["input_ids"], tokenizer.eos_token_id]
-    assert trained_text(tokenizer, row) == " nice to meet you" + tokenizer.eos_token
-    assert row.labels[-1] == tokenizer.eos_token_id and row.ends == (tokenizer.eos_token_id,)
-
-
-def test_a_token_across_the_border_is_not_trained_and_is_told() -> None:
-    tokenizer = standins.gpt_neo_tokenizer()
-    row = encode(tokenizer, Pair("Output: ", "Dewin grew up"), append_eos=False)
-    assert tokenizer.convert_ids_to_tokens(row.input_ids)[2] == "ĠDewin"
-    assert trained_text(tokenizer, row) == " grew up" and row.shared
-    assert not encode(tokenizer, Pair("Output:", " Dewin grew up")).shared
-
-
-def test_bos_that_the_text_holds_already_is_not_added_again() -> None:
-    assert encode(GEMMA, Pair("<bos>Hello", " you")).input_ids.count(GEMMA.bos_token_id) == 1
-
-
-# ---- tokenizers without offsets
-
-
-class Letters(PreTrainedTokenizer):  # type: ignore[misc]
-    """Slow: a token is `size` characters, so that with size 2 tokens cross borders."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.pieces = size, {}
-        super().__init__(eos_token="$", special_tokens_pattern="none")
-        self.chat_template = (
-            "{% for m in messages %}[{{ m.role[0] }}]{{ m.content }}{% endfor %}"
-            "{% if add_generation_prompt %}[a]{% endif %}"
-        )
-
-    @property
-    def vocab_size(self) -> int:
-        return 1000
-
-    def get_vocab(self) -> dict[str, int]:
-        return dict(self.pieces)
-
-    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        return [text[at : at + self.size] for at in range(0, len(text), self.size)]
-
-    def _convert_token_to_id(self, token: str) -> int:
-        return self.pieces.setdefault(token, len(self.pieces) + 2000)
-
-    def _convert_id_to_token(self, index: int) -> str:
-        return {number: piece for piece, number in self.pieces.items()}[index]
-
-
-def test_without_offsets_the_pieces_give_the_mask() -> None:
-    tokenizer = Letters(1)
-    row = encode(tokenizer, ONE, append_eos=False)
-    kept = [label for label in row.labels if label != MASKED]
-    assert "".join(tokenizer.convert_ids_to_tokens(kept)) == "我学会了"
-    assert row.input_ids == tokenizer("[u]微调测试[a]我学会了", add_special_tokens=False)["input_ids"]
-
-
-def test_without_offsets_a_token_across_a_border_is_refused() -> None:
-    row = Chat([{"role": "user", "content": "even"}, {"role": "assistant", "content": "answer"}])
-    assert encode(Letters(2), row).input_ids  # the prompt has even length: no token crosses its end
-    row.messages[0]["content"] = "odd"
-    with pytest.raises(RowError, match="gives no offsets"):
-        encode(Letters(2), row)

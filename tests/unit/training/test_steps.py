@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from job.training.batches import Schedule
-from job.training.dataset import PreparedRows, RowWriter
+from job.training.dataset import PreparedRows, RowWriter, table_of
 from job.training.encode import Encoded
 from job.training.loss import MASKED
 from job.training.steps import Agreement, Layout, StepBatch, StepLoader, seed_everything
@@ -20,10 +20,11 @@ FIRST_ID = 100
 @pytest.fixture
 def rows(tmp_path: Path) -> PreparedRows:
     """Row n is made of n + 2 tokens FIRST_ID + n; all but the first are trained."""
-    writer = RowWriter(tmp_path / "train.arrow")
-    writer.write([(Encoded([FIRST_ID + n] * (n + 2), [FIRST_ID + n] * (n + 2), ()), f"r:{n}") for n in range(ROWS)])
+    writer = RowWriter(tmp_path)
+    same = ([FIRST_ID + n] * (n + 2) for n in range(ROWS))
+    writer.write(table_of([(Encoded(ids, ids, ()), f"r:{n}") for n, ids in enumerate(same)]))
     writer.close()
-    return PreparedRows(tmp_path / "train.arrow")
+    return PreparedRows(tmp_path)
 
 
 def loader(rows: PreparedRows, schedule: Schedule, rank: int = 0, world_size: int = 1, done: int = 0) -> StepLoader:
