@@ -6,11 +6,9 @@ Nothing is written into the run folder; the temporary folder is gone afterwards,
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -20,11 +18,12 @@ from job.errors import ConfigError, DataError, ExitCode, RankCrashed, Stopped
 from job.host.launcher import STOP_SIGNALS
 from job.host.preemption import Stop
 from job.report.progress import bytes_figures, display_for, stderr_console
-from job.rundir import home, write_atomically
+from job.rundir import write_atomically
 from job.storage.cache import Cache
 from job.storage.pull import Pull, pull_files, pull_weights, sha256
 from job.storage.records import RESULT, RUN, Result, RunRecord
 from job.storage.store import NO_OPTIONS, NotFound, ObjectStore, open_store
+from job.workspace import scratch_folder
 
 ANSWER_WITHIN_SECONDS = 60.0  # somebody waits for it: a store that is away is said to be so soon
 POLL_SECONDS = 0.1
@@ -48,7 +47,7 @@ def answer(
     result = _result(store)
     record = RunRecord.parse(_get(store, RUN), f"{store.uri}/{RUN}")
     config = RunConfig.from_dict(record.config)
-    with _stop_on_signals() as stop, _temporary_folder() as folder, contextlib.closing(Cache()) as cache:
+    with _stop_on_signals() as stop, scratch_folder("ask") as folder, contextlib.closing(Cache()) as cache:
         with _pull_with_progress(cache, config, stop) as pull:
             final = _pull_final(store, result, folder / "final", pull)
             base = None if result.kind == "full" else _pull_base(record, folder / "base", config, pull)
@@ -180,13 +179,3 @@ def _stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    home().mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="ask-", dir=home()))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -30,6 +30,7 @@ from job.training.conductor import Conductor, Samples
 from job.training.dataset import PreparedRows
 from job.training.final import base_dtype, write_final
 from job.training.hooks import hooks_of
+from job.training.measures import layout as measured_layout
 from job.training.model import compute_dtype, keeps_documents_apart, load_model
 from job.training.sample import generate
 from job.training.snapshot import hooks_state, restore_parameters
@@ -184,8 +185,17 @@ def announce(
         computing=str(dtype).removeprefix("torch."),
         ranks=at.world_size,
         device=at.device.type,
-        layout=f"{'padded' if at.padded else 'padding-free'} micro-batches of at most {at.token_budget:,} tokens",
+        layout=spoken_layout(rows, schedule, at),
     )
+
+
+def spoken_layout(rows: PreparedRows, schedule: Schedule, at: Layout) -> str:
+    said = f"{'padded' if at.padded else 'padding-free'} micro-batches of at most {at.token_budget:,} tokens"
+    if at.padded:
+        return said
+    found = measured_layout(rows.lengths, schedule, at.world_size, at.token_budget)
+    uneven = f", ranks within {found['imbalance']:.1%} of each other" if at.world_size > 1 else ""
+    return f"{said}, {found['filled']:.0%} full{uneven}"
 
 
 def publish(

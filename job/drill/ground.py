@@ -7,7 +7,6 @@ import contextlib
 import json
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ from job.config import BucketOptions, load_config
 from job.drill.experiment import Place, make_place
 from job.drill.plan import CHAT_REPEATS, run_config
 from job.drill.starts import start
-from job.errors import ConfigError, HardwareError, JobError, error_for
+from job.errors import ConfigError, JobError, error_for
 from job.host.preemption import Stop
 from job.report.wording import counted
-from job.rundir import home
 from job.storage.filesystem import existing
 from job.storage.store import ObjectStore, is_local, open_store
+from job.workspace import scratch_folder
 
 PATIENCE_SECONDS = 60.0
 LEAVE_SECONDS = 10.0  # somebody wants it to end
@@ -80,14 +79,7 @@ def ground(where: str | None, stop: Stop, say: Callable[[str], None]) -> Iterato
     """Raises: ConfigError where it is no store, HardwareError where this machine has no place."""
     uri, buckets = place_named(where)
     name = f"drill-{secrets.token_hex(6)}"
-    try:
-        home().mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=home()))
-    except OSError as error:
-        raise HardwareError(
-            f"no working folder can be made in {home()}: {error.strerror}; set SFT_JOB_HOME to one that can be written"
-        ) from error
-    try:
+    with scratch_folder(name) as scratch:
         root = open_store(uri or str(scratch / "store"), buckets).uri
         there = existing(Path(root)) if is_local(root) else None
         try:
@@ -96,8 +88,6 @@ def ground(where: str | None, stop: Stop, say: Callable[[str], None]) -> Iterato
             _remove(f"{root}/{name}", buckets, say)
             if there is not None:
                 _remove_empty(Path(root), there)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _remove(uri: str, buckets: Buckets, say: Callable[[str], None]) -> None:

@@ -66,15 +66,19 @@ def test_a_bf16_run_is_stopped_resumed_to_the_same_losses_and_answers(
     assert answer.stdout().strip() == "我学会了"
 
 
-def test_documents_are_kept_apart_on_every_attention_implementation_of_the_gpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention", "flash_attention_2"])
+def test_documents_are_kept_apart_on_every_attention_implementation_of_the_gpu(
+    tmp_path: Path, implementation: str
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
     from job.training.model import keeps_documents_apart
 
+    if implementation.startswith("flash"):
+        pytest.importorskip("flash_attn", reason="flash-attn is not installed")
     make(tmp_path / "base")
-    for implementation in ("eager", "sdpa"):
-        model = AutoModelForCausalLM.from_pretrained(
-            tmp_path / "base", attn_implementation=implementation, dtype=torch.bfloat16
-        ).cuda()
-        assert keeps_documents_apart(model, torch.device("cuda")), implementation
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base", attn_implementation=implementation, dtype=torch.bfloat16
+    ).cuda()
+    assert keeps_documents_apart(model, torch.device("cuda"))
