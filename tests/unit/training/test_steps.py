@@ -11,7 +11,7 @@ from job.training.batches import Schedule
 from job.training.dataset import PreparedRows, RowWriter, table_of
 from job.training.encode import Encoded
 from job.training.loss import MASKED
-from job.training.steps import Agreement, Layout, StepBatch, StepLoader, seed_everything
+from job.training.steps import Agreement, Layout, StepBatch, StepLoader, seed_everything, shares
 
 ROWS = 10
 FIRST_ID = 100
@@ -49,6 +49,23 @@ def test_over_all_ranks_a_step_trains_its_rows_and_counts_their_tokens(rows: Pre
         expected = sorted(int(row) for row in schedule.rows_of(step) for _ in range(row + 1))
         assert sorted(row for share in shares for row in trained_rows(share)) == expected
         assert {share.trained_tokens for share in shares} == {len(expected)}
+
+
+IDS = {1: [2, 3, 4, 9], 2: [0, 1, 5, 6], 3: [7, 8], 4: [1, 4, 5, 7]}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("token_budget", [5, 15, 1000])
+@pytest.mark.parametrize("done", [0, 2])
+def test_the_rows_of_a_step_are_these_whatever_ranks_micro_batches_and_resume_point(
+    rows: PreparedRows, world_size: int, token_budget: int, done: int
+) -> None:
+    schedule = Schedule(ROWS, 4, 2, None, 5)
+    for step in range(done + 1, 5):
+        ids = schedule.rows_of(step).tolist()
+        ranks = [Layout(rank, world_size, token_budget, False, torch.device("cpu")) for rank in range(world_size)]
+        laid = [row for at in ranks for micro, _ in shares(rows, ids, at) for row in micro]
+        assert sorted(laid) == IDS[step]
 
 
 def test_a_resumed_loader_goes_on_where_the_other_ended_and_stops_at_each_epochs_end(rows: PreparedRows) -> None:
