@@ -195,6 +195,8 @@ Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 def _share_or_place(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
+        if re.fullmatch(r"0?\.[0-9]+", value):
+            raise ValueError(f"{value!r} is text in quotes; for a share of the rows write {value} without them")
         return _place(str(expanded(value, info)), ("s3", "hf"))
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1):
         return value

@@ -127,6 +127,9 @@ def choose(
         return [(name, None) for name in chosen]
     splits = {name: found or DEFAULT_SPLIT for name, found in named.items()} if any(named.values()) else {}
     there = sorted(set(splits.values()))
+    if there == [DEFAULT_SPLIT] and DEFAULT_SPLIT not in prefer:
+        wanted = " or ".join(prefer)
+        raise DataError(f"{uri} holds only the split {DEFAULT_SPLIT}, not {wanted}; name the file that is meant")
     if len(there) <= 1:
         return [(name, None) for name in names]
     taken = next((wanted for wanted in prefer if wanted in there), None)

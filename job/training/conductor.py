@@ -143,7 +143,7 @@ class Conductor:
     def _take_snapshot(self, step: int, new_best: bool) -> None:
         begun = time.monotonic()
         if self._writer is not None:
-            self._writer.take(step, self.evaluations, self._hooks.saved(), needed=new_best)
+            self._writer.take(step, self.evaluations, needed=new_best, hooks=self._hooks.saved())
         self._snapshot_step, self._last_snapshot = step, time.monotonic()
         self._events.write("snapshot", step=step, blocked_seconds=round(time.monotonic() - begun, 4))
 

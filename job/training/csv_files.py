@@ -41,6 +41,8 @@ def rows(source: Source, delimiter: str) -> Iterator[tuple[int, Record | RowErro
 
 def _header(source: Source, line: int, fields: list[str]) -> list[str]:
     names = [name.strip() for name in fields]
+    if len(names) == 1 and ";" in names[0]:
+        raise DataError(f"{source.uri}:{line}: the header is one name with semicolons: save the file with commas")
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{source.uri}:{line}: the header names {twice[0]!r} twice")
     return names
@@ -49,4 +51,6 @@ def _header(source: Source, line: int, fields: list[str]) -> list[str]:
 def _said(error: csv.Error) -> str:
     if "unexpected end of data" in str(error):
         return "a quote that is opened here is never closed"
+    if "expected after" in str(error):
+        return "text follows a closing quote in this cell: put the whole cell into quotes, and double those inside"
     return str(error).partition(" - ")[0]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from job.errors import ConfigError
 from job.training.messages import Messages, Trained, messages, tools
 from job.training.rows import Chat, Instruction, Pair, Reader, Record, Row, RowError, Source, Text
-from job.training.values import column, has, is_given, text
+from job.training.values import column, has, is_given, kind, text
 
 TURN_KEYS = ("messages", "conversations", "conversation")
 ALPACA = "Below is an instruction that describes a task"
@@ -102,13 +102,13 @@ def _spoken_pair(record: Record) -> Chat:
 def _side_turns(record: Record, name: str) -> tuple[Messages, Trained]:
     value = record.get(name)
     if not isinstance(value, list):
-        raise RowError(f"its `{name}` is no list of turns, as in the rows before it ({has(record)})")
+        raise RowError(f"its `{name}` is {kind(value)}, not a list of turns: write both sides the same way")
     return messages(value, name)
 
 
 def _pair_side(record: Record, name: str) -> str:
     if isinstance(record.get(name), list):
-        raise RowError(f"its `{name}` is a list, and text in the rows before it")
+        raise RowError(f"its `{name}` is a list where text is expected: write both sides of all rows the same way")
     return column(record, name)
 
 

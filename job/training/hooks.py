@@ -43,11 +43,12 @@ class Hooks:
             return [record]
         try:
             made = self.row(record)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RowError(f"hooks row() failed: {_said(error)}") from error
         made = [] if made is None else made if isinstance(made, list) else [made]
         if not all(isinstance(each, dict) for each in made):
-            raise RowError(f"hooks row() gave {type(made[0]).__name__}; it must give a dict, a list of them, or None")
+            odd = next(each for each in made if not isinstance(each, dict))
+            raise RowError(f"hooks row() gave {type(odd).__name__}; it must give a dict, a list of them, or None")
         return made
 
     def begun(self, config: dict[str, Any], state: Any) -> list[Any]:
@@ -60,7 +61,7 @@ class Hooks:
             doing = "restore"
             if self.restore is not None and state is not None:
                 self.restore(state)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{self.name}: {doing}() failed: {_said(error)}") from error
         return made
 
@@ -70,7 +71,7 @@ class Hooks:
             return {}
         try:
             made = {str(name): float(value) for name, value in self.compute_metrics(predictions, labels).items()}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{self.name}: compute_metrics() failed: {_said(error)}") from error
         return {name if name.startswith("eval_") else f"eval_{name}": value for name, value in made.items()}
 
@@ -80,7 +81,7 @@ class Hooks:
             return None
         try:
             return json.loads(json.dumps(self.state()))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{self.name}: state() gave nothing that JSON holds: {_said(error)}") from error
 
 
@@ -115,14 +116,15 @@ def _imported(path: Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"hooks: {name} cannot be imported: {_said(error)}") from error
     return module
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """In one line, with the line of the user's file."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".py")]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     at = f" (line {line})" if line is not None else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{at}"
+    text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split()) or 'no message'}{at}"

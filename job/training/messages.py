@@ -109,7 +109,8 @@ def _calls(calls: Any, where: str) -> list[dict[str, Any]]:
             raise RowError(f"{where}: a call is an object with name and arguments, and this is {kind(call)} without")
         arguments = unpacked(function.get("arguments")) or {}
         if not isinstance(arguments, dict):
-            raise RowError(f"{where}: the arguments of {shown(function['name'])} are {kind(arguments)}, not an object")
+            what = "text that is no JSON object" if isinstance(arguments, str) else f"{kind(arguments)}, not an object"
+            raise RowError(f"{where}: the arguments of {shown(function['name'])} are {what}")
         named = {"name": function["name"], "arguments": arguments}
         about = {"id": call["id"]} if is_given(call, "id") else {}
         found.append({**sound(about, where), "type": "function", "function": sound(named, where)})
@@ -122,5 +123,6 @@ def _weight(turn: dict[str, Any], where: str) -> bool | None:
     if weight is None:
         return None
     if weight not in (0, 1):
-        raise RowError(f"{where}: its weight is {shown(weight)}; write 0 or 1")
+        what = f"the text {shown(weight)!r}" if isinstance(weight, str) else shown(weight)
+        raise RowError(f"{where}: its weight is {what}; write the number 0 or 1")
     return bool(weight)

@@ -51,7 +51,7 @@ class SnapshotWriter:
         self._capturer = Capturer(model, optimizer)
         optimizer.register_step_post_hook(self._prepare)
 
-    def take(self, step: int, evaluations: Evaluations, hooks: Any = None, needed: bool = False) -> None:
+    def take(self, step: int, evaluations: Evaluations, needed: bool = False, hooks: Any = None) -> None:
         """Copy, and have it written. `hooks`: the state of the user's own code.
 
         `needed`: it is the best so far; its trainable tensors also become the run's best, and only a newer needed one

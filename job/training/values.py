@@ -1,6 +1,7 @@
 """What stands in a row, checked and put into words: text that is text, JSON stored as text, what is missing."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ def column(record: Mapping[str, Any], name: str) -> str:
     if name not in record:
         raise RowError(f"no column `{name}` ({has(record)})")
     value = record[name]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RowError(f"column `{name}` is {value}: a missing value, not text")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

@@ -84,8 +84,8 @@ class Ground:
             shard.unlink()
         return Prepared(rows, wall_seconds, took.cpu_seconds, peak)
 
-    def prepare_with_trl(self, rows: int) -> float:
-        """Rows per second of SFTTrainer's own preparation, in a process and with a cache of its own."""
+    def prepare_with_trl(self, rows: int) -> tuple[float, float]:
+        """(rows per second, CPU seconds) of SFTTrainer's own preparation, in a process and with a cache of its own."""
         self._made += 1
         out = self.root / f"trl-{self._made}"
         out.mkdir()
@@ -95,7 +95,7 @@ class Ground:
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
         assert found["rows"] == rows
-        return rows / float(found["seconds"])
+        return rows / float(found["seconds"]), float(found["cpu_seconds"])
 
 
 def preparing(ground: Ground, most: int, fewer: int, gated: int, repeats: int) -> Iterator[Line]:
@@ -106,7 +106,8 @@ def preparing(ground: Ground, most: int, fewer: int, gated: int, repeats: int) -
         gates.append(ground.prepare(gated).cpu_seconds)
     large = ground.prepare(most)
     small_bytes = statistics.median(one.peak.bytes for one in ours)
-    rate, other = statistics.median(one.rate for one in ours), statistics.median(theirs)
+    rate, other = statistics.median(one.rate for one in ours), statistics.median(each for each, _ in theirs)
+    used, others = statistics.median(one.cpu_seconds for one in ours), statistics.median(each for _, each in theirs)
     yield Line(
         f"preparing {most:,} chats: peak memory of all {large.peak.processes} processes (PSS)", "1.50 GiB",
         f"{large.peak.bytes / GIB:.2f} GiB", large.peak.bytes <= 1.5 * GIB,
@@ -116,6 +117,7 @@ def preparing(ground: Ground, most: int, fewer: int, gated: int, repeats: int) -
     yield Line(f"... rows per second, of {most:,}", "", f"{large.rate:,.0f} ({large.cpu_seconds:.0f} CPU s)")
     yield Line(f"... rows per second, of {fewer:,}", "", f"{rate:,.0f} (SFTTrainer {other:,.0f})")
     yield Line("... over SFTTrainer's on the same rows", "2.0", f"{rate / other:.1f}", rate >= 2 * other)
+    yield Line("... CPU seconds of SFTTrainer's over ours", "", f"{others / used:.1f} ({others:.0f} / {used:.0f})")
     spent = statistics.median(gates)
     yield Line(f"start to verdict of the gates on {gated:,} rows", "5.0 CPU s", f"{spent:.1f} CPU s", spent < 5)
 

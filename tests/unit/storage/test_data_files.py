@@ -40,6 +40,8 @@ def test_evaluation_takes_validation_before_test() -> None:
     assert chosen(["dev.csv", "test.csv", "train.csv"], prefer=prefer)[0] == ["dev.csv"]
     assert chosen(["test.csv", "train.csv"], prefer=prefer)[0] == ["test.csv"]
     assert chosen(["held.csv"], prefer=prefer)[0] == ["held.csv"]
+    with pytest.raises(DataError, match="holds only the split train, not validation or test"):
+        chosen(["train.csv"], prefer=prefer)
 
 
 def test_a_split_that_is_asked_for_is_found_under_its_usual_names() -> None:
