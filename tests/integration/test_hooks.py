@@ -125,6 +125,7 @@ def test_code_is_off_unless_it_is_allowed_and_a_platform_can_say_so(config: Path
         ("def row(row):\n    return row['no']\n", 65, r"own\.jsonl:1: hooks row\(\) failed: KeyError: 'no' \(line 2\)"),
         ("def rows(row):\n    return row\n", 78, "defines none of row, callbacks"),
         ("import no_such_module\n", 78, "cannot be imported: ModuleNotFoundError"),
+        ("raise SystemExit(3)\n", 78, r"cannot be imported: SystemExit: 3 \(line 1\)"),
         ("def row(row:\n", 78, "cannot be imported: SyntaxError"),
         ("def state():\n    return {}\n", 78, "only one of state and restore"),
     ],
