@@ -45,6 +45,7 @@ class Family:
     written: Callable[[str], str] = as_it_is
     last_written: Callable[[str], str] | None = None
     plain: tuple[str, ...] = ()  # added tokens that are not special
+    marks: tuple[str, ...] = ()  # that build turns, and are no tokens
     system: bool = True
 
     def expected(self, answers: list[str]) -> str:
@@ -62,6 +63,7 @@ QWEN = ("<|endoftext|>", "<|im_start|>")
 CALLS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 MISTRAL = ("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]",
            "[/TOOL_RESULTS]")  # fmt: skip
+INST = ("[INST]", "[/INST]")
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 BEGUN = ("calls", "call", "outputs", "output")
 DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<｜tool▁sep｜>",
@@ -77,14 +79,15 @@ FAMILIES = [
     Family("gemma", "pieces", "<bos>", "<eos>", GEMMA, GEMMA[1], GEMMA[1] + "\n<eos>", written=str.strip, system=False),
     Family("gemma3", "pieces", "<bos>", "<eos>", GEMMA, GEMMA[1], GEMMA[1] + "\n<eos>", written=str.strip),
     Family("gemma4", "pieces", "<bos>", "<eos>", GEMMA4, "<turn|>", "<turn|>\n<eos>", written=str.strip),
-    Family("llama2", "pieces", "<s>", "</s>", (), " </s>", " </s>", lead=" ", written=str.strip),
+    Family("llama2", "pieces", "<s>", "</s>", (), " </s>", " </s>", lead=" ", written=str.strip,
+           marks=INST),
     Family("llama3", "bytes", "<|begin_of_text|>", EOT, LLAMA3, EOT, EOT, written=str.strip),
     Family("llama31", "bytes", "<|begin_of_text|>", EOT, LLAMA3, EOT, EOT, written=str.strip),
     Family("llama32", "bytes", "<|begin_of_text|>", EOT, LLAMA3, EOT, EOT, written=str.strip),
     Family("qwen25", "bytes", None, IM, QWEN, IM, IM + "\n", plain=CALLS),
     Family("qwen3", "bytes", None, IM, QWEN, IM, IM + "\n", last_lead="<think>\n\n</think>\n\n",
            last_written=_after_breaks, plain=(*CALLS, "<think>", "</think>")),
-    Family("mistral1", "pieces", "<s>", "</s>", (), "</s>", "</s> ", system=False),
+    Family("mistral1", "pieces", "<s>", "</s>", (), "</s>", "</s> ", system=False, marks=INST),
     Family("mistral3", "pieces", "<s>", "</s>", MISTRAL, "</s>", "</s>", lead=" "),
     Family("phi3", "pieces", "<s>", "<|endoftext|>", ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
            "<|end|>", "<|end|>\n<|endoftext|>"),

@@ -136,7 +136,7 @@ class DataConfig(Section):
     max_length: Positive = Field(1024, description="The longest row, in tokens.")
     overlong: Annotated[Literal["drop", "truncate", "split", "error"], Choice()] = Field(
         "drop",
-        description="What happens to a longer row: left out, cut at its end, split into several rows (a chat behind an "
-        "answer where one ends in time; every trained token stays one, once), or the data are refused. drop refuses "
+        description="What happens to a longer row: left out, cut at its end, split into several rows (an answer stays "
+        "whole, with what fits of its question; a trained token stays one, once), or the data are refused. drop refuses "
         "to lose more than a tenth of the rows or of the tokens to train.",
     )

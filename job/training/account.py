@@ -1,16 +1,18 @@
 """The account of a preparation: its summary and its warnings, from what was met."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from job.config import RunConfig
 from job.training import verdict
 from job.training.batches import Schedule
-from job.training.findings import Findings
+from job.training.batching import EVAL, SPLITS, TRAIN
+from job.training.findings import File, Findings
 from job.training.mixture import Part
 from job.training.preparation import Preparation
 from job.training.summary import Summary
-from job.training.tally import by_powers_of_two
+from job.training.tally import Tally, by_powers_of_two
 
 
 def summary_of(
@@ -23,7 +25,7 @@ def summary_of(
     schedule = Schedule(
         train.rows, settings.global_batch_size, settings.epochs, settings.max_steps, settings.seed, _parts(work, found)
     )
-    repeats = found.look_for_repeats(folder)
+    repeats = found.look_for_repeats(folder, _files(work))
     work.marker.lost_thoughts = found.lost_thoughts
     short = verdict.few_steps(schedule)
     ends = list(train.ends | evaluation.ends)
@@ -40,6 +42,7 @@ def summary_of(
         truncated=sum(tally.truncated for tally in both),
         warnings=[
             *verdict.said(found.by_field(), config.data.max_length), *work.marker.notes(), *repeats,
+            *verdict.unmet(_unmet(config.model.add_tokens, work, train)),
             *([short] if short else []),
         ],
         end_of_turn_ids=ends or [token for token in (work.encoder.eos_id,) if token is not None],
@@ -60,6 +63,16 @@ def summary_of(
         steps=schedule.steps,
         sources=found.sources(work.sources, work.formats),
     )  # fmt: skip
+
+
+def _files(work: Preparation) -> list[File]:
+    """Of each source, where the config names it and how."""
+    fields = (SPLITS[TRAIN] if place < len(work.train) else SPLITS[EVAL] for place in range(len(work.sources)))
+    return [(f"data.{field}", source.uri) for field, source in zip(fields, work.sources, strict=True)]
+
+
+def _unmet(added: Sequence[str], work: Preparation, train: Tally) -> list[str]:
+    return [text for text in added if work.tokenizer.convert_tokens_to_ids(text) not in train.met]
 
 
 def _parts(work: Preparation, found: Findings) -> tuple[Part, ...]:

@@ -5,19 +5,24 @@ A chat is rendered once, whole, by the tokenizer's own template. What is trained
 an answer cannot be proven to stand somewhere the row is refused.
 """
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from job.errors import ConfigError, DataError
 from job.training.blocks import block_spans
 from job.training.leftout import check_whole, lost_thoughts
+from job.training.messages import ROLES
+from job.training.probe import Probe, probe
 from job.training.rendering import TODAY, Message, Renderer, Span, roles
 from job.training.reserved import Reserved, added_tokens
 from job.training.rows import Chat, Instruction, Pair, Row, RowError, Text
-from job.training.shape import Shape, learn
+from job.training.shape import learn, structure
 from job.training.tokenizer import built_in_templates
 from job.training.turns import Turns
 
+_ASSISTANTS = [name for name, role in ROLES.items() if role == "assistant"]
 CHAT_LOSSES, PAIR_LOSSES, TEXT_LOSSES = "assistant, last, weight, all", "completion, all", "all"
 
 
@@ -29,6 +34,7 @@ class Marked:
     puts between turns is never the model's to write. `chat` text holds its special tokens itself; other text gets the
     tokenizer's own beginning (BOS where it has one), and at the end the EOS token where `eos` says so. `must_end`: a
     model trained on such rows is meant to learn where to stop. `empty`: trained answers without any text.
+    `unanswered`: it ends with what is not the assistant's, which is not trained.
     """
 
     text: str
@@ -37,6 +43,7 @@ class Marked:
     eos: bool = False
     must_end: bool = False
     empty: int = 0
+    unanswered: bool = False
 
 
 class Marker:
@@ -65,11 +72,8 @@ class Marker:
         said = []
         if self._chats is not None and self._renderer.tells_date:
             said.append(f"the chat template names the day: rows are rendered as on {TODAY:%d %B %Y}, on every day")
-        if self._chats is not None and self._chats.shape is not None and (unlike := self._chats.shape.unlike):
-            said.append(
-                f"the chat template asks for an answer with {unlike!r}, but begins none of its answers so: "
-                "the model is trained without it and will be asked with it"
-            )
+        if self._chats is not None:
+            said += self._chats.notes()
         if self.lost_thoughts:
             said.append(
                 f"in {self.lost_thoughts} trained answers the chat template leaves out the thinking that the data hold "
@@ -116,7 +120,8 @@ class Marker:
         answers = [row.messages[place] for place in wanted]
         self.lost_thoughts += lost_thoughts(answers, text, spans)
         empty = sum(map(_is_empty, answers))
-        return Marked(whole, tuple(spans), chat=True, must_end=loss != "all", empty=empty)
+        unanswered = loss != "all" and row.messages[last]["role"] != "assistant"
+        return Marked(whole, tuple(spans), chat=True, must_end=loss != "all", empty=empty, unanswered=unanswered)
 
     def _adds_eos(self, text: str) -> bool:
         """Whether EOS is to stand behind `text`, which may end with it already; templates put white space behind it."""
@@ -134,16 +139,54 @@ class _Chats:
                 "the tokenizer has no chat template: set model.chat_template to a file or to a built-in "
                 f"({', '.join(built_in_templates())})"
             )
-        self.shape: Shape | None = learn(renderer, added_tokens(tokenizer))
+        self._renderer, self._tokenizer, self._known = renderer, tokenizer, added_tokens(tokenizer)
+        self._probe = found = probe(renderer)
+        self.shape = learn(found, self._known) if found else None
+        built = self.shape.structure if self.shape else structure(found, self._known) if found else ()
         self.turns = Turns(renderer, self.shape, tokenizer.eos_token)
-        self.reserved = Reserved(tokenizer, renderer.source, self.shape.structure if self.shape else ())
+        self.reserved = Reserved(tokenizer, renderer.source, built)
+
+    def notes(self) -> Iterator[str]:
+        """What is to be said of the template, one line each."""
+        if self.shape is not None and self.shape.unlike:
+            yield (
+                f"the chat template asks for an answer with {self.shape.unlike!r}, but begins none of its answers so: "
+                "the model is trained without it and will be asked with it"
+            )
+        if self._probe is None:
+            return
+        if unknown := self._unknown(self._probe):
+            yield (
+                f"the chat template's {', '.join(unknown)} are no tokens of this tokenizer, but text of many tokens, "
+                f"and no token ends a turn: set model.add_tokens: {json.dumps(unknown, ensure_ascii=False)}, "
+                "or another model.chat_template"
+            )
+        if header := self._probe.untold:
+            how = "is not trained to write" if self._renderer.has_blocks() else "learns to write"
+            yield (
+                f"the chat template has no generation prompt: the model {how} {header!r} itself ahead of each answer, "
+                "and will be asked without it; have the template write it where add_generation_prompt is set"
+            )
+        bos = self._tokenizer.bos_token
+        if bos and bos != self._tokenizer.eos_token and bos in "".join(self._probe.parts[1:]):
+            yield f"the chat template writes BOS ({bos}) at the beginning of later turns too, not of the row alone"
+
+    def _unknown(self, found: Probe) -> list[str]:
+        """What builds turns, looks like tokens and is none, where no token ends a turn: else a model can do without."""
+        ends = self.shape.closer if self.shape else found.closing
+        if any(token in ends for token in self._known):
+            return []
+        built = [word for word in found.control_words if word in self.reserved.structure and word not in self._known]
+        return [word for word in built if len(self._tokenizer(word, add_special_tokens=False)["input_ids"]) > 1]
 
 
 def _wanted(row: Chat, loss: str) -> list[int]:
     """The places of the answers to train. Raises RowError where there is none, ConfigError for another loss."""
     answers = [place for place, message in enumerate(row.messages) if message["role"] == "assistant"]
     if not answers:
-        raise RowError(f"no assistant turn, so nothing to learn ({roles(row.messages)})")
+        unknown = any(message["role"] not in ROLES.values() for message in row.messages)
+        named = f"; an assistant is named {', '.join(_ASSISTANTS)}" if unknown else ""
+        raise RowError(f"no assistant turn, so nothing to learn ({roles(row.messages)}){named}")
     if loss == "completion" and row.trained is None:
         raise ConfigError(f"data.loss: {loss} needs prompt and completion; for chat write one of {CHAT_LOSSES}")
     if loss not in ("auto", "completion", *CHAT_LOSSES.split(", ")):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from job.errors import DataError
 from job.training.encode import MASKED, Encoded
 
-FORMAT_VERSION = 2  # part of the fingerprint: raise it when the same input gives other rows
+FORMAT_VERSION = 3  # part of the fingerprint: raise it when the same input gives other rows
 SHARD_BYTES = 256 << 20
 SCHEMA = pa.schema(
     [

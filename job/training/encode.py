@@ -9,6 +9,7 @@ from job.training.rows import RowError
 from job.training.tokens import Tokenization, Tokens
 
 MASKED = -100  # the label that cross entropy leaves out
+SHOWN_TOKENS = 6
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Encoder:
         self.eos_id: int | None = tokenizer.eos_token_id
         added = tokenizer.added_tokens_decoder
         self._special = {int(token) for token, added_token in added.items() if added_token.special}
+        self._between_texts = (self.eos_id, tokenizer.sep_token_id)
         self._special |= {token for token in (self.bos_id, self.eos_id) if token is not None}
         self._blank: dict[int, bool] = {}
         self._beginning = self._own_beginning()
@@ -69,11 +71,28 @@ class Encoder:
                 last = closing[-1] + 1
             labels[first:last] = ids[first:last]
             ends += [ids[at] for at in closing]
-        if self.bos_id is not None and self.bos_id != self.eos_id and ids[:2] == [self.bos_id] * 2:
+        if doubled := self._doubled_bos(ids, row.chat):
+            return doubled
+        return Encoded(ids, labels, tuple(dict.fromkeys(ends)), tokens.shared)
+
+    def _doubled_bos(self, ids: list[int], chat: bool) -> RowError | None:
+        """Where BOS stands and no text begins. Of chats the template alone writes it: before each turn, if it likes."""
+        bos = self.bos_id
+        if bos is None or bos in self._between_texts or bos not in ids:
+            return None
+        if ids[:2] == [bos] * 2:
             return RowError(
                 "BOS stands twice at its beginning: chat template and text both write it; take it out of one"
             )
-        return Encoded(ids, labels, tuple(dict.fromkeys(ends)), tokens.shared)
+        begun = max(len(self._beginning), 1)
+        if chat or bos not in ids[begun:]:
+            return None
+        at = ids.index(bos, begun)
+        before = self._tokenizer.decode(ids[max(0, at - SHOWN_TOKENS) : at])
+        return RowError(
+            f"BOS stands in the middle of it (token {at + 1} of {len(ids)}, behind {before!r}); "
+            f"take {self._tokenizer.bos_token} out of the text, which begins once"
+        )
 
     def _framed(self, row: Marked, tokens: Tokens) -> Tokens:
         """With the tokenizer's own beginning, unless the text wrote it itself, and EOS where it is asked for."""

@@ -13,6 +13,8 @@ from job.training.preparation import Done
 from job.training.rows import Source
 from job.training.tally import Faults, Tally
 
+File = tuple[str, str]  # the field of the config that names it, its name there
+
 
 class Findings:
     """Of the splits that were asked for, in the order of their numbers."""
@@ -61,14 +63,17 @@ class Findings:
             for place, source in enumerate(sources)
         ]
 
-    def look_for_repeats(self, folder: Path) -> list[str]:
-        """Counts rows that occur more than once; says so with the places of the first. The rows lie in `folder`."""
+    def look_for_repeats(self, folder: Path, files: Sequence[File]) -> list[str]:
+        """Counts rows that occur more than once; says so with the places of the first.
+
+        The rows lie in `folder`; `files`: of all sources, in their order.
+        """
         train, *rest = [np.concatenate(parts) if parts else np.zeros(0, np.uint64) for parts in self._digests]
         said = []
         found = repeats(train)
         self.duplicates = found.rows
         if found.first:
-            where = _places(folder, TRAIN, TRAIN, found.first)
+            where = self._places(folder, (TRAIN, TRAIN), found.first, files)
             said.append(
                 f"{found.rows} of {len(train)} rows are the same as an earlier one, token for token ({where}): "
                 "the model learns them by heart the sooner"
@@ -77,14 +82,32 @@ class Findings:
             both = overlap(evaluation, train)
             self.overlap = both.rows
             if both.first:
-                where = _places(folder, EVAL, TRAIN, both.first)
+                where = self._places(folder, (EVAL, TRAIN), both.first, files)
                 said.append(
                     f"{both.rows} of {len(evaluation)} evaluation rows stand among the training rows too ({where}): "
                     "eval_loss will look better than it is"
                 )
         return said
 
+    def _places(self, folder: Path, splits: tuple[int, int], pair: Pair, files: Sequence[File]) -> str:
+        """Of two rows that are the same: what a file's name alone does not tell apart is told by the rest."""
+        name, other = (PreparedRows(folder, SPLITS[split]).source(row) for split, row in zip(splits, pair, strict=True))
+        if name != other:
+            return f"the first: {name}, as {other}"
+        places = [self._source(split, row) for split, row in zip(splits, pair, strict=True)]
+        if places[0] == places[1]:
+            return f"the first: two parts of {name}"
+        (field, uri), (other_field, other_uri) = (files[place] for place in places)
+        if uri == other_uri:
+            named = f"twice in {field}" if field == other_field else f"in {other_field} and in {field}"
+            return f"the first: {name}; {uri} is named {named}"
+        number = name.rpartition(":")[2]
+        return f"the first: {uri}:{number}, as {other_uri}:{number}"
 
-def _places(folder: Path, split: int, other: int, pair: Pair) -> str:
-    first, second = PreparedRows(folder, SPLITS[split]), PreparedRows(folder, SPLITS[other])
-    return f"the first: {first.source(pair[0])}, as {second.source(pair[1])}"
+    def _source(self, split: int, row: int) -> int:
+        """The place of the source of a prepared row: rows stand in the order of their sources."""
+        for place, rows in sorted(self.tallies[split].rows_of.items()):
+            if row < rows:
+                return place
+            row -= rows
+        raise IndexError(row)

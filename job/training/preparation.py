@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from job.training.batching import Batch
 from job.training.chat import Marked, Marker
@@ -17,9 +18,11 @@ from job.training.files import Raw, parsed, raw_records
 from job.training.formats import reader_for
 from job.training.gates import Gates
 from job.training.hooks import Hooks
-from job.training.rows import Chat, Instruction, Reader, Record, Row, RowError, Source
+from job.training.rows import Chat, Instruction, Pair, Reader, Record, Row, RowError, Source
+from job.training.splitting import silence_of
 from job.training.tally import Faults, Tally
 
+Numbers = npt.NDArray[np.int32]
 LOOKED_AT = 1000  # rows of a file, for one that says the format
 
 
@@ -51,6 +54,8 @@ class _Ready:
     number: int
     split: int
     marked: Marked
+    has_turns: bool
+    asks: bool
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Preparation:
         evaluation: Sequence[Source], hooks: Hooks,
     ) -> None:  # fmt: skip
         self.marker, self.encoder = Marker(tokenizer, append_eos), Encoder(tokenizer)
+        self.tokenizer, self._silence = tokenizer, silence_of(tokenizer)
+        self._added = np.array(sorted(tokenizer.added_tokens_decoder), np.int32)
         self._max_length, self._overlong, self._hooks = max_length, overlong, hooks
         self.train, self.sources = train, [*train, *evaluation]
         self._names = [source.uri.rpartition("/")[2] for source in self.sources]
@@ -88,43 +95,56 @@ class Preparation:
         """Raises: as `Preparation`."""
         done = Done(len(batch.lines))
         tallies: dict[int, Tally] = {split: Tally() for split in set(batch.splits)}
-        gates = Gates(self._max_length, self._overlong, self.encoder.bos_id)
+        gates = Gates(self._max_length, self._overlong, self.encoder.bos_id, self._silence)
         before = self.marker.lost_thoughts
         ready: list[_Ready] = []
         for line, split in zip(batch.lines, batch.splits, strict=True):
             try:
-                ready += self._marked(line, split, done)
+                made = list(self._marked(line, split, done))
             except RowError as reason:
                 done.faults.add(self.sources[line[0]].place(line[1]), str(reason))
+                continue
+            ready += made
+            if not made:
+                tallies[split].leave_out()
         kept: dict[int, list[tuple[Encoded, str]]] = {split: [] for split in tallies}
         for row, encoded in zip(ready, self.encoder.encode([row.marked for row in ready]), strict=True):
             try:
                 if isinstance(encoded, RowError):
                     raise encoded
-                used = gates.admit(row.marked, encoded, tallies[row.split])
+                used = gates.admit(row.marked, encoded, tallies[row.split], row.has_turns)
             except RowError as reason:
                 done.faults.add(self.sources[row.source].place(row.number), str(reason))
                 continue
             name = f"{self._names[row.source]}:{row.number}"
             kept[row.split] += [(part, name) for part in used]
             tallies[row.split].rows_of[row.source] += len(used)
+            tallies[row.split].unasked += not row.asks
         done.lost_thoughts = self.marker.lost_thoughts - before
-        done.prepared = {split: _packed(rows, tallies[split], self.encoder.bos_id) for split, rows in kept.items()}
+        for split, rows in kept.items():
+            done.prepared[split] = _packed(rows, tallies[split], self.encoder.bos_id, self._added)
         return done
 
     def _marked(self, line: tuple[int, int, Raw], split: int, done: Done) -> Iterator[_Ready]:
         source, number, raw = line
-        for row in self._rows(self.sources[source], number, self._records(raw), self._known[source]):
+        loss = self.sources[source].loss
+        for read in self._rows(self.sources[source], number, self._records(raw), self._known[source]):
+            row = self._as_used(read)
             done.chat = done.chat or isinstance(row, Chat)
-            yield _Ready(source, number, split, self.marker.mark(row, self.sources[source].loss))
+            asks = loss == "all" or _asks(read)
+            yield _Ready(source, number, split, self.marker.mark(row, loss), isinstance(read, Chat), asks)
 
-    def _rows(self, source: Source, number: int, records: Sequence[Record], known: _Known | None) -> Iterator[Row]:
+    def _as_used(self, row: Row | Instruction) -> Row:
+        if isinstance(row, Instruction):
+            return row.pair if self.marker.chat_template is None else row.chat
+        return row
+
+    def _rows(
+        self, source: Source, number: int, records: Sequence[Record], known: _Known | None
+    ) -> Iterator[Row | Instruction]:
         for record in records:
             reader = known.reader if known and number >= known.since else reader_for(source, record)[1]
-            row = reader(record)
-            if isinstance(row, Instruction):
-                row = row.pair if self.marker.chat_template is None else row.chat
-            yield row
+            yield reader(record)
 
     def _records(self, raw: Raw) -> list[Record]:
         record = parsed(raw)
@@ -147,7 +167,18 @@ class Preparation:
         return None
 
 
-def _packed(rows: Sequence[tuple[Encoded, str]], tally: Tally, bos_id: int | None) -> Prepared:
+def _asks(row: Row | Instruction) -> bool:
+    """Whether something stands before the first answer; plain text is not asked for."""
+    if isinstance(row, Pair):
+        return bool(row.prompt.strip())
+    chat = row.chat if isinstance(row, Instruction) else row
+    if not isinstance(chat, Chat):
+        return True
+    asked = takewhile(lambda message: message["role"] != "assistant", chat.messages)
+    return any(str(message.get("content") or "").strip() for message in asked)
+
+
+def _packed(rows: Sequence[tuple[Encoded, str]], tally: Tally, bos_id: int | None, added: Numbers) -> Prepared:
     """As it is stored and sent: arrays, which cost nothing to hand over."""
     if not rows:
         return Prepared(None, digests([]), tally)
@@ -157,6 +188,9 @@ def _packed(rows: Sequence[tuple[Encoded, str]], tally: Tally, bos_id: int | Non
     lengths = np.diff(offsets)
     tally.rows, tally.tokens, tally.trained = len(rows), len(ids), int(numbers_in(table["trained"]).sum())
     tally.longest, tally.largest_id = int(lengths.max()), int(ids.max())
+    met = np.zeros(max(tally.largest_id, int(added.max(initial=0))) + 1, np.bool_)
+    met[ids] = True
+    tally.met.update(dict.fromkeys(added[met[added]].tolist()))
     if bos_id is not None:
         counts, of = np.unique(np.add.reduceat(ids == bos_id, offsets[:-1], dtype=np.int32), return_counts=True)
         tally.bos.update(dict(zip(counts.tolist(), of.tolist(), strict=True)))

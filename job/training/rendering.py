@@ -129,7 +129,19 @@ def _as_given(messages: Sequence[Message]) -> list[Message]:
 
 def _refusal(error: Exception, messages: Sequence[Message]) -> RowError:
     said = " ".join(str(error).split()) or type(error).__name__
-    return RowError(f"the chat template refuses it: {said} ({roles(messages)})")
+    return RowError(f"the chat template refuses it: {said} ({roles(messages)}){_advice(said, messages)}")
+
+
+def _advice(said: str, messages: Sequence[Message]) -> str:
+    used = {str(message["role"]) for message in messages}
+    if "tool" in used or any(message.get("tool_calls") for message in messages):
+        return "; set a model.chat_template that knows tools"
+    alternate = "alternate" in said.lower()
+    if "system" in used and ("system" in said.lower() or alternate):
+        return "; put the system text into the first user turn, or set another model.chat_template"
+    if alternate:
+        return "; begin with the user, join neighbouring turns of one role, or set another model.chat_template"
+    return "; set another model.chat_template"
 
 
 def _is_captured(template: Any, source: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tokens that build turns are the template's to write: a text that spells one would open or close a turn itself."""
+"""What builds turns is the template's to write: a text that spells it would open or close a turn itself."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +13,10 @@ _NEVER = re.compile("(?!)")
 class Reserved:
     """Which texts no message may hold, for one tokenizer and its chat template.
 
-    In every message: what begins and ends a turn or a text (`structure`, and BOS and EOS). In what the model is given
-    (system, user, tool, tools), also every other special token that the template knows, such as the marks of a tool's
-    answer; in an answer those are the model's to write. Special tokens that no template writes (<unk>, padding) mean
-    nothing there and are let through.
+    In every message: what begins and ends a turn or a text (`structure`, tokens or not, and BOS and EOS). In what the
+    model is given (system, user, tool, tools), also every other special token that the template knows, such as the
+    marks of a tool's answer; in an answer those are the model's to write. Special tokens that no template writes
+    (<unk>, padding) mean nothing there and are let through.
     """
 
     def __init__(self, tokenizer: Any, template: str, structure: Iterable[str]) -> None:
@@ -27,6 +27,7 @@ class Reserved:
         self._answered, self._given = pattern(self.structure), pattern(self.structure | known)
         # Most texts hold not even the first character of one.
         self._first = tuple({token[0] for token in self.structure | known})
+        self._tokens = frozenset(added_tokens(tokenizer))
 
     def check(self, messages: Sequence[Message], tools: Any = None) -> None:
         """Raises RowError for the first text that spells a reserved token."""
@@ -45,8 +46,10 @@ class Reserved:
 
     def _look(self, text: str, role: str, where: str) -> None:
         if found := (self._answered if role == "assistant" else self._given).search(text):
+            token = found.group() in self._tokens
+            why = "the tokenizer reads as a special token" if token else "the chat template writes around turns"
             raise RowError(
-                f"{where} holds the text {found.group()}, which the tokenizer reads as a special token, so the text "
+                f"{where} holds the text {found.group()}, which {why}, so the text "
                 "would open or end a turn itself; write it otherwise, or leave the row out"
             )
 

@@ -8,11 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from job.training.rendering import PLAIN_KEYS, Message, Renderer, Span
+from job.training.probe import Probe
+from job.training.rendering import PLAIN_KEYS, Message, Span
 from job.training.reserved import pattern
-from job.training.rows import RowError
-
-ASKED, ANSWERED, ASKED_AGAIN, ANSWERED_AGAIN = WORDS = ("qzxa", "azxb", "qzxc", "azxd")
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,8 @@ class Shape:
     """`opener`: the end of the generation prompt, there once for each answer. `leads`: what may stand between it and
     the answer, such as an empty thinking block. `closer`: what ends each turn; `tail`: what stands behind the last.
 
-    `structure`: the tokens outside the text of answers. `unlike`: what the generation prompt goes on with and no
-    rendered answer begins with.
+    `structure`: the tokens, and what looks like some, outside the text of answers. `unlike`: what the generation prompt
+    goes on with and no rendered answer begins with.
     """
 
     opener: str
@@ -79,21 +77,11 @@ def _as_written(answer: str) -> tuple[str, ...]:
     return (answer,) if len(trimmed) == len(answer) else (answer, trimmed, answer.lstrip(), answer.rstrip())
 
 
-def learn(renderer: Renderer, tokens: Sequence[str]) -> Shape | None:
+def learn(probe: Probe, tokens: Sequence[str]) -> Shape | None:
     """The shape of a template's answers, or None where it shows none. `tokens`: all that may build a turn."""
-    try:
-        text = renderer.render(_chat(WORDS))
-        asked = renderer.render(_chat(WORDS[:1]), add_generation_prompt=True)
-    except RowError:
-        return None
-    if any(text.count(word) != 1 for word in WORDS) or asked.count(ASKED) != 1:
-        return None
-    places = [text.index(word) for word in WORDS]
-    if places != sorted(places):
-        return None
-    _, before, middle, before_last, tail = _between(text, places)
-    prompt = asked.partition(ASKED)[2]
-    known = pattern(tokens)
+    _, before, middle, before_last, tail = probe.parts
+    prompt, text = probe.prompt, probe.text
+    known = pattern([*tokens, *probe.control_words])
     opening = _whole_tokens(_shared(prompt, before), prompt, known)
     opener = _opener(opening, (before, before_last), text, known)
     closer = _whole_tokens(_shared(middle, tail), middle, known)
@@ -102,19 +90,16 @@ def learn(renderer: Renderer, tokens: Sequence[str]) -> Shape | None:
     if opener is None or not closer:
         return None
     leads = tuple(dict.fromkeys(part.partition(opener)[2] for part in (before_last, before)))
-    written = set(known.findall(text)) - {token for lead in leads for token in known.findall(lead)}
+    written = {*known.findall(text), *probe.control_words}
+    written -= {token for lead in leads for token in known.findall(lead)}
     unlike = prompt[len(opening) :]
     return Shape(opener, leads, closer, tail, frozenset(written), unlike)
 
 
-def _chat(words: Sequence[str]) -> list[Message]:
-    return [{"role": ("user", "assistant")[at % 2], "content": word} for at, word in enumerate(words)]
-
-
-def _between(text: str, places: Sequence[int]) -> list[str]:
-    """What stands before, between and behind the words."""
-    ends = [0, *(place + len(word) for place, word in zip(places, WORDS, strict=True))]
-    return [text[end:place] for end, place in zip(ends, [*places, len(text)], strict=True)]
+def structure(probe: Probe, tokens: Sequence[str]) -> frozenset[str]:
+    """What surely builds turns where a template has no shape: what stands behind answers, and no part of them."""
+    known = pattern([*tokens, *probe.control_words])
+    return frozenset(known.findall(probe.closing) + known.findall(probe.parts[-1]))
 
 
 def _shared(one: str, other: str) -> str:

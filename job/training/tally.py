@@ -9,6 +9,7 @@ SHOWN_ROWS = 5
 KINDS = 200  # of reasons that are counted each by itself
 OTHER_KIND = "other reasons"
 OVERLONG, CUT = "overlong", "nothing left to train after cutting"
+LEFT_OUT = "left out by hooks"
 KIND_CHARS = 100
 _DETAIL = re.compile(r" \(.*|; .*")  # behind the first words of a reason
 _NUMBER = re.compile(r"\d+")
@@ -55,12 +56,17 @@ class Tally:
     odd: int = 0  # with characters that stand where text was lost
     shared: int = 0  # in which prompt and answer share a token
     must_end: int = 0
+    unanswered: int = 0  # that end with a turn which is not the assistant's
+    unasked: int = 0  # with an empty prompt
     # what became of those that are too long
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     dropped_targets: int = 0
     truncated: int = 0
     split: int = 0
     parts: int = 0  # that the split ones became
+    inside: int = 0  # of these, how many begin in the middle of an answer
+    unopened: int = 0  # and how many lack the beginning of their question
+    lost: int = 0  # targets of split rows that are in none of their parts
     # as they are prepared
     rows: int = 0
     tokens: int = 0
@@ -69,8 +75,14 @@ class Tally:
     largest_id: int = 0
     ended: int = 0  # in which an end-of-turn token is a target
     ends: dict[int, None] = field(default_factory=dict)  # these tokens, in the order they were first met
+    met: dict[int, None] = field(default_factory=dict)  # tokens beside the tokenizer's vocabulary that occur in them
     bos: Counter[int] = field(default_factory=Counter)  # BOS tokens in a row -> rows
     rows_of: Counter[int] = field(default_factory=Counter)  # source, by its place -> rows
+
+    def leave_out(self) -> None:
+        """A row of the data that the user's own code makes nothing of."""
+        self.seen += 1
+        self.dropped[LEFT_OUT] += 1
 
     def merge(self, later: "Tally") -> None:
         for name, more in vars(later).items():

@@ -1,12 +1,12 @@
 """Data that cannot teach are refused in one line; what else is to be known of them is said, one line each."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from job.errors import DataError
 from job.training.batches import Schedule
-from job.training.tally import CUT, OVERLONG, Faults, Tally, length_keeping
+from job.training.tally import CUT, LEFT_OUT, OVERLONG, Faults, Tally, length_keeping
 
 MOST_LOST = 0.1  # of rows or of targets, with `overlong: drop`
 KEPT = 0.99
@@ -22,13 +22,21 @@ def check(faults: Faults, tallies: dict[str, Tally], max_length: int, overlong: 
         if overlong == "drop":
             _check_lost(name, tally, max_length)
         if not tally.rows:
-            reason = "; ".join(_shortened(tally, max_length)) if tally.seen else "the data are empty"
-            raise DataError(f"{name}: no row to use: {reason}")
+            raise DataError(f"{name}: no row to use: {_nothing_left(tally, max_length)}")
     if any(tally.must_end for tally in tallies.values()) and not any(tally.ends for tally in tallies.values()):
         raise DataError(
             "no end-of-turn token is ever a target, so the model cannot learn to stop: set data.append_eos: true, "
-            "a model.chat_template that closes a turn with a special token, or a higher data.max_length"
+            "a model.chat_template that closes a turn with a special token, model.add_tokens with what the template "
+            "closes a turn with, or a higher data.max_length"
         )
+
+
+def _nothing_left(tally: Tally, max_length: int) -> str:
+    if not tally.seen:
+        return "the data are empty"
+    if tally.dropped[LEFT_OUT] == tally.seen:
+        return f"hooks row() left out all {tally.seen} rows"
+    return "; ".join(_left_out(tally, max_length))
 
 
 def _more(faults: Faults) -> str:
@@ -42,12 +50,13 @@ def _more(faults: Faults) -> str:
 
 def _check_lost(name: str, tally: Tally, max_length: int) -> None:
     dropped = tally.dropped[OVERLONG]
-    rows, targets = dropped / max(tally.seen, 1), tally.dropped_targets / max(tally.targets, 1)
+    seen = tally.seen - tally.dropped[LEFT_OUT]
+    rows, targets = dropped / max(seen, 1), tally.dropped_targets / max(tally.targets, 1)
     if max(rows, targets) <= MOST_LOST:
         return
     enough = max(length_keeping(tally.lengths, KEPT), length_keeping(tally.targets_of, KEPT))
     raise DataError(
-        f"{name}: {dropped} of {tally.seen} rows ({rows:.0%}), with {targets:.0%} of the tokens to train, are longer "
+        f"{name}: {dropped} of {seen} rows ({rows:.0%}), with {targets:.0%} of the tokens to train, are longer "
         f"than data.max_length {max_length} and would be left out: set data.max_length to {enough}, which keeps "
         f"{KEPT:.0%} of both, or data.overlong to truncate or split"
     )
@@ -58,7 +67,17 @@ def said(tallies: dict[str, Tally], max_length: int) -> list[str]:
     whole = Tally()
     for tally in tallies.values():
         whole.merge(tally)
-    lines = [*_shortened(whole, max_length)]
+    lines = [*_left_out(whole, max_length), *_shortened(whole, max_length)]
+    if whole.unasked:
+        lines.append(
+            f"{whole.unasked} of {whole.seen} rows have an empty prompt: the model learns to say their answers to "
+            "nothing; fill the prompts, or leave these rows out"
+        )
+    if whole.unanswered:
+        lines.append(
+            f"{whole.unanswered} of {whole.seen} rows end with a turn that is not the assistant's: it is not trained, "
+            "nor is the end behind it; have it answered, or leave it out"
+        )
     if whole.shared:
         lines.append(
             f"in {whole.shared} of {whole.seen} rows prompt and answer share a token, which is not trained: "
@@ -72,16 +91,43 @@ def said(tallies: dict[str, Tally], max_length: int) -> list[str]:
     return lines
 
 
-def _shortened(tally: Tally, max_length: int) -> Iterator[str]:
-    length = f"longer than data.max_length {max_length} tokens"
+def unmet(texts: Collection[str]) -> list[str]:
+    """Warnings of tokens that the config adds and no row holds."""
+    return [f"model.add_tokens: {text!r} is in no training row: it will not be trained" for text in texts]
+
+
+def _left_out(tally: Tally, max_length: int) -> Iterator[str]:
+    length = _too_long(max_length)
+    if rows := tally.dropped[LEFT_OUT]:
+        yield f"{rows} of {tally.seen} rows left out by hooks"
     if rows := tally.dropped[OVERLONG]:
         yield f"{rows} of {tally.seen} rows left out: {length} (data.overlong: drop)"
     if rows := tally.dropped[CUT]:
         yield f"{rows} of {tally.seen} rows left out: {length}, and nothing to train in what cutting leaves"
+
+
+def _shortened(tally: Tally, max_length: int) -> Iterator[str]:
+    length = _too_long(max_length)
     if tally.truncated:
         yield f"{tally.truncated} of {tally.seen} rows cut: {length} (data.overlong: truncate)"
     if tally.split:
         yield f"{tally.split} of {tally.seen} rows split into {tally.parts}: {length} (data.overlong: split)"
+    if tally.inside:
+        yield f"{tally.inside} rows begin in the middle of an answer, without its question; raise data.max_length"
+    if tally.unopened:
+        yield (
+            f"{tally.unopened} rows lack the beginning of their question, which did not fit ahead of the answer; "
+            "raise data.max_length"
+        )
+    if tally.lost:
+        yield (
+            f"{tally.lost} of {tally.targets} tokens to train left out: white space or special tokens that splitting "
+            "left by themselves; raise data.max_length"
+        )
+
+
+def _too_long(max_length: int) -> str:
+    return f"longer than data.max_length {max_length} tokens"
 
 
 def few_steps(schedule: Schedule) -> str | None:

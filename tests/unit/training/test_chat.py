@@ -89,6 +89,12 @@ def test_a_chat_that_ends_with_the_user_trains_no_eos() -> None:
     assert row.input_ids[-1] == GEMMA.eos_token_id
 
 
+def test_a_chat_that_does_not_end_with_the_assistant_is_known_by_it() -> None:
+    asked = Chat([*ONE.messages, {"role": "user", "content": "Hello"}])
+    assert GEMMA_MARKER.mark(asked).unanswered and not GEMMA_MARKER.mark(ONE).unanswered
+    assert not GEMMA_MARKER.mark(asked, "all").unanswered
+
+
 def test_eos_is_appended_only_where_the_template_wrote_none_or_it_is_asked_for() -> None:
     own = chatml("<|im_end|>")
     assert trained_text(own, encode(own, ONE)) == "我学会了<|im_end|>\n"
@@ -118,14 +124,23 @@ def test_decoded_trained_tokens_are_exactly_the_answers_and_their_ends(talk: lis
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([("user", "a"), ("user", "b"), ("assistant", "c")], "must alternate user/assistant"),
-        ([("system", "a"), ("user", "b"), ("assistant", "c")], "System role not supported"),
-        ([("user", "a")], "no assistant turn"),
+        ([("user", "a"), ("user", "b"), ("assistant", "c")], "must alternate user/assistant.*; begin with the user"),
+        ([("system", "a"), ("user", "b"), ("assistant", "c")], "System role not supported.*; put the system text into"),
+        ([("user", "a"), ("assistant", "b"), ("tool", "c"), ("assistant", "d")], "; set a model.* that knows tools"),
+        ([("user", "a")], r"no assistant turn, so nothing to learn \(roles: user\)$"),
+        ([("user", "a"), ("narrator", "b")], r"no assistant turn.*narrator\); an assistant is named assistant, gpt, "),
     ],
 )
 def test_what_the_template_refuses_is_quoted(messages: list[tuple[str, str]], reason: str) -> None:
     with pytest.raises(RowError, match=reason):
         encode(GEMMA, Chat([{"role": role, "content": content} for role, content in messages]))
+
+
+def test_a_call_without_content_is_advised_a_template_that_knows_tools() -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {}}}
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(RowError, match=r"no attribute 'content'.*; set a model\.chat_template that knows tools"):
+        encode(chatml("<eos>"), Chat(messages))
 
 
 def test_a_chat_that_begins_with_the_assistant_is_refused() -> None:

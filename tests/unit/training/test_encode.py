@@ -7,6 +7,7 @@ import pytest
 from transformers import PreTrainedTokenizer
 
 from job.errors import ConfigError
+from job.tiny import make_tokenizer
 from job.training.encode import MASKED
 from job.training.rows import Chat, Pair, RowError, Text
 from tests import standins
@@ -62,6 +63,21 @@ def test_a_token_across_the_border_is_not_trained_and_is_told() -> None:
 
 def test_bos_that_the_text_holds_already_is_not_added_again() -> None:
     assert encode(GEMMA, Pair("<bos>Hello", " you")).input_ids.count(GEMMA.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("row", [Pair("a", "<bos>x<eos>"), Pair("<bos>a<bos>", "x"), Text("a <bos> b")])
+def test_bos_in_the_middle_of_a_text_is_refused_with_its_place(row: Pair | Text) -> None:
+    with pytest.raises(RowError, match=r"BOS stands in the middle of it \(token \d of \d+, behind '.*a.*take <bos>"):
+        encode(GEMMA, row)
+
+
+def test_bos_in_the_middle_is_let_be_where_it_ends_or_separates_texts_too() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.sep_token = tokenizer.bos_token
+    assert encode(tokenizer, Text("a<bos>b")).input_ids.count(tokenizer.bos_token_id) == 2
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = tokenizer.eos_token
+    assert encode(tokenizer, Text("a<eos>b")).input_ids.count(tokenizer.eos_token_id) > 1
 
 
 # ---- tokenizers without offsets

@@ -3,6 +3,7 @@
 import pytest
 
 from job.training.marks import mark
+from job.training.probe import probe
 from job.training.rendering import Renderer
 from job.training.reserved import added_tokens
 from job.training.shape import Shape, learn
@@ -17,7 +18,8 @@ TALK = [
 
 def shape(family: str) -> Shape:
     tokenizer = families.tokenizer(family)
-    found = learn(Renderer(tokenizer), added_tokens(tokenizer))
+    shown = probe(Renderer(tokenizer))
+    found = shown and learn(shown, added_tokens(tokenizer))
     assert found is not None
     return found
 
@@ -26,7 +28,7 @@ def shape(family: str) -> Shape:
     ("family", "opener", "leads", "closer", "tail"),
     [
         ("gemma", "<start_of_turn>model\n", ("",), "<end_of_turn>", "<end_of_turn>\n"),
-        ("llama2", " [/INST]", (" ",), " </s>", " </s>"),
+        ("llama2", "[/INST]", (" ",), " </s>", " </s>"),
         ("llama3", "<|start_header_id|>assistant<|end_header_id|>\n\n", ("",), "<|eot_id|>", "<|eot_id|>"),
         ("qwen3", "<|im_start|>assistant\n", ("<think>\n\n</think>\n\n", ""), "<|im_end|>", "<|im_end|>\n"),
         ("phi3", "<|assistant|>\n", ("",), "<|end|>", "<|end|>\n<|endoftext|>"),
