@@ -137,6 +137,6 @@ class DataConfig(Section):
     overlong: Annotated[Literal["drop", "truncate", "split", "error"], Choice()] = Field(
         "drop",
         description="What happens to a longer row: left out, cut at its end, split into several rows (an answer stays "
-        "whole, with what fits of its question; a trained token stays one, once), or the data are refused. drop refuses "
+        "whole, with what fits of its question; a trained token stays one, once), or refused. drop refuses "
         "to lose more than a tenth of the rows or of the tokens to train.",
     )
