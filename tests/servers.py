@@ -13,6 +13,7 @@ from tests.bucket import Bucket as Bucket
 from tests.fault_proxy import Fault as Fault
 from tests.fault_proxy import FaultyProxy as FaultyProxy
 from tests.fault_proxy import faulty_proxy as faulty_proxy
+from tests.harness import ROOT
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -28,8 +29,8 @@ def moto_server(log: Path) -> Iterator[str]:
     """The endpoint of an S3 server in a process of its own."""
     port = free_port()
     with log.open("w") as out:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        command = [sys.executable, "-m", "tests.moto_server", "-H", "127.0.0.1", "-p", str(port)]
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
     try:
         wait_for(port, server, log)
         yield f"http://127.0.0.1:{port}"

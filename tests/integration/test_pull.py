@@ -144,7 +144,7 @@ def test_a_glob_is_expanded_by_listing_its_folder(s3: Any, faulty: FaultyProxy, 
     files = pull_data(f"{s3.uri}/data/chat-*.jsonl", tmp_path / "data", Pull(Cache(tmp_path / "cache")))
     assert [file.uri for file in files] == [f"{s3.uri}/data/chat-{number}.jsonl" for number in (1, 2)]
     assert [file.path.read_text() for file in files] == ['"data/chat-1.jsonl"\n', '"data/chat-2.jsonl"\n']
-    assert len(pull_data(f"{s3.uri}/data/", tmp_path / "data", Pull(Cache(tmp_path / "cache")))) == 3
+    assert len(pull_data(f"{s3.uri}/data/", tmp_path / "data", Pull(Cache(tmp_path / "cache")))) == 4
 
 
 def test_missing_things_are_data_errors_and_a_missing_bucket_or_a_refusal_is_not(

@@ -19,10 +19,22 @@ from job.training.pool import WINDOW, in_order
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_SECONDS = 60
+BEFORE: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Children of this process that are not the pool's: servers, and what tests before left to be reaped."""
+    BEFORE.clear()
+    BEFORE.update(child.pid for child in psutil.Process().children())
 
 
 def nothing() -> None:
     pass
+
+
+def workers_left() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.pid not in BEFORE]
 
 
 def squared(number: int) -> int:
@@ -39,7 +51,7 @@ def results(work: Callable[[int], object], items: Iterator[int], workers: int = 
 def test_results_come_in_the_items_order_for_any_number_of_workers(workers: int) -> None:
     assert results(squared, iter(range(20)), workers) == [number * number for number in range(20)]
     assert results(squared, iter([]), workers) == []
-    assert not psutil.Process().children()
+    assert not workers_left()
 
 
 def test_few_items_are_taken_ahead_of_a_slow_one() -> None:
@@ -103,7 +115,7 @@ def test_a_worker_that_is_killed_is_a_clear_error_and_the_others_end() -> None:
 
     with pytest.raises(RankCrashed, match="ended by SIGKILL, as the system does where memory runs out"):
         results(die, iter(range(50)))
-    assert not psutil.Process().children()
+    assert not workers_left()
 
 
 def test_a_stop_ends_the_work_while_every_worker_is_busy() -> None:
@@ -115,7 +127,7 @@ def test_a_stop_ends_the_work_while_every_worker_is_busy() -> None:
 
     with pytest.raises(Stopped), closing(in_order(time.sleep, iter([3600.0] * 4), 2, stop)) as given:
         next(given)
-    assert not psutil.Process().children()
+    assert not workers_left()
 
 
 def test_no_worker_outlives_a_killed_parent() -> None:
