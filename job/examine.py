@@ -29,10 +29,9 @@ def examine(run: RunDir, config: RunConfig, *, ranks: int, row: int | None, more
     if row is not None and row >= len(rows):
         there = f"the {len(rows)} training rows are numbered from 0 to {len(rows) - 1}"
         raise ConfigError(f"there is no row {row}: {there if len(rows) > 1 else 'the only training row is row 0'}")
-    model, train = config.model, config.train
+    model = config.model
     tokenizer = load_tokenizer(run.tokenizer, summary["chat_template"], model.trust_remote_code, model.add_tokens)
-    parts = tuple((int(count), weight) for count, weight in summary.get("parts", ()))
-    schedule = Schedule(len(rows), train.global_batch_size, train.epochs, train.max_steps, train.seed, parts)
+    schedule = Schedule.of(config, len(rows), summary.get("parts", ()))
     examples = Examples(rows, schedule, tokenizer)
     example = examples.example(examples.first(1)[0] if row is None else row)
     step = example["step"]

@@ -65,14 +65,14 @@ def gather(
     base_source = record.base_source if record else config.model.base
     tokenizer_source = record.tokenizer_source if record else config.model.tokenizer or base_source
     tokenizer = _pull_tokenizer(config, tokenizer_source, run, pull)
-    _in_place(run, tokenizer, "tokenizer")
+    in_place(run, tokenizer, "tokenizer")
     if record is None:
         _prepare(config, run, pull, stop, listener)
     else:
-        _reuse(record.prepared, store, run)
+        reuse(record.prepared, store, run)
         same_hooks(config, run)
     weights = _pull_weights(config, base_source, run, pull)
-    _in_place(run, weights, "base")
+    in_place(run, weights, "base")
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     if record is not None:
         _same_base(record, weights)
@@ -98,7 +98,7 @@ def prepare_anew(config: RunConfig, base_source: str, run: RunDir, stop: Stop, l
     check_room(run)
     pull = pull_for(config, stop, listener)
     tokenizer = _pull_tokenizer(config, config.model.tokenizer or base_source, run, pull)
-    _in_place(run, tokenizer, "tokenizer")
+    in_place(run, tokenizer, "tokenizer")
     _prepare(config, run, pull, stop, listener)
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     base = pull_files(base_source, [CONFIG], run.base, pull, "config")
@@ -147,11 +147,11 @@ def _pull_init(config: RunConfig, pinned: str | None, run: RunDir, pull: Pull, l
         initial = pull_initial(pinned or config.model.init or "", run.init, pull, config.model.trust_remote_code)
         if warning := check_initial(config, initial):
             listener.message(warning)
-    _in_place(run, initial.pulled, "init")
+    in_place(run, initial.pulled, "init")
     return initial.pulled
 
 
-def _in_place(run: RunDir, pulled: Pulled, name: str) -> None:
+def in_place(run: RunDir, pulled: Pulled, name: str) -> None:
     """A source that is read where it lies gets a link in the run folder, so that ranks find all in one place."""
     link = run.path / "inputs" / name
     if pulled.path != link:
@@ -226,7 +226,8 @@ def _preparation_error(run: RunDir, code: int) -> JobError:
     return RankCrashed(f"preparation left with code {code} and no message")
 
 
-def _reuse(fingerprint: str, store: ObjectStore, run: RunDir) -> None:
+def reuse(fingerprint: str, store: ObjectStore, run: RunDir) -> None:
+    """The rows that the run began with. Raises: DataError when they are damaged, StorageError."""
     key = f"prepared/{fingerprint}.json"
     prepared = PreparedRecord.parse(store.get(key), f"{store.uri}/{key}")
     download_files(store, prepared.folder, prepared.files, run.prepared)

@@ -19,7 +19,7 @@ from job.errors import ConfigError, HardwareError, RankCrashed, Stopped, error_f
 from job.host.launcher import start
 from job.host.preemption import Stop
 from job.host.topology import topology
-from job.inputs import POLL_SECONDS, prepare_anew, pull_for
+from job.inputs import POLL_SECONDS, in_place, prepare_anew, pull_for, reuse
 from job.inspection import Examined, Inspection
 from job.preflight import check_room
 from job.report.overview import show
@@ -27,9 +27,8 @@ from job.report.progress import stderr_console
 from job.report.report import Report
 from job.rundir import RunDir, write_atomically
 from job.settled import read_run, refuse_another_run
-from job.storage.checkpoints import download_files
 from job.storage.pull import pull_tokenizer
-from job.storage.records import PreparedRecord, RunRecord
+from job.storage.records import RunRecord
 from job.storage.store import ObjectStore, open_store
 from job.workspace import workspace
 
@@ -96,11 +95,8 @@ def _as_begun(
     check_room(local)
     pull = pull_for(config, stop, report)
     pulled = pull_tokenizer(record.tokenizer_source, local.tokenizer, pull, config.model.trust_remote_code)
-    if pulled.path != local.tokenizer:
-        local.tokenizer.symlink_to(pulled.path, target_is_directory=True)
-    key = f"prepared/{record.prepared}.json"
-    prepared = PreparedRecord.parse(store.get(key), f"{store.uri}/{key}")
-    download_files(store, prepared.folder, prepared.files, local.prepared)
+    in_place(local, pulled, "tokenizer")
+    reuse(record.prepared, store, local)
 
 
 # ---- the program that has the tokenizer

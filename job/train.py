@@ -64,8 +64,7 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     tokenizer = load_tokenizer(
         run.tokenizer, summary["chat_template"], model_config.trust_remote_code, model_config.add_tokens
     )
-    train, parts = config.train, tuple((int(count), weight) for count, weight in summary.get("parts", ()))
-    schedule = Schedule(len(rows), train.global_batch_size, train.epochs, train.max_steps, train.seed, parts)
+    schedule = Schedule.of(config, len(rows), summary.get("parts", ()))
 
     init = run.init if config.model.init is not None and spec.resume_step is None else None
     model = load_model(run.base, config, device.type, init, len(tokenizer))

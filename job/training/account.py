@@ -21,10 +21,7 @@ def summary_of(
     """`folder` holds the prepared rows, `name` is their fingerprint, `vocabulary` the tokenizer's size."""
     train, evaluation = found.train, found.evaluation
     both = (train, evaluation)
-    settings = config.train
-    schedule = Schedule(
-        train.rows, settings.global_batch_size, settings.epochs, settings.max_steps, settings.seed, _parts(work, found)
-    )
+    schedule = Schedule.of(config, train.rows, _parts(work, found))
     repeats = found.look_for_repeats(folder, _files(work))
     work.marker.lost_thoughts = found.lost_thoughts
     short = verdict.few_steps(schedule)

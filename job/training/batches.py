@@ -1,9 +1,11 @@
 """Which rows make up step N: a function of (seed, epoch, step) alone."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from job.config import RunConfig
 from job.training.mixture import Order, Part, drawn, epoch_rows, permutation
 
 
@@ -17,6 +19,12 @@ class Schedule:
     max_steps: int | None
     seed: int
     parts: tuple[Part, ...] = ()  # (rows, weight) of each source, in the order of its rows; without weights none
+
+    @staticmethod
+    def of(config: RunConfig, rows: int, parts: Iterable[Sequence[float]]) -> "Schedule":
+        """The run's; `rows` and `parts` as the summary of its prepared rows has them."""
+        train, weighed = config.train, tuple((int(count), weight) for count, weight in parts)
+        return Schedule(rows, train.global_batch_size, train.epochs, train.max_steps, train.seed, weighed)
 
     @property
     def epoch_rows(self) -> int:
