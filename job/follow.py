@@ -89,8 +89,10 @@ class Follow:
 
     def _to_end(self, ranks: Ranks) -> Ended | None:
         """Why ranks that still run are to be ended now."""
-        if self.stop.requested() and (ended := self._to_leave()) is not None:
-            return ended
+        if self.stop.requested():
+            self._listen()  # what the ranks told before the stop counts: they may be training by now
+            if (ended := self._to_leave()) is not None:
+                return ended
         if (problem := self._watchdog.overdue()) is not None:
             self.stacks = stacks(self.local, ranks.alive)
             return Ended(ExitCode.CRASHED, RankHung(problem))
