@@ -53,6 +53,17 @@ def _training(config: "RunConfig") -> Iterator[Mistake]:
     if config.parallel.strategy == "single" and config.parallel.nproc_per_node not in ("auto", 1):
         text = f"single is one rank, and nproc_per_node is {config.parallel.nproc_per_node}; write ddp or auto"
         yield Mistake(("parallel", "strategy"), text, also=(("parallel", "nproc_per_node"),))
+    if config.model.quantize is not None:
+        if config.lora is None:
+            yield Mistake(("model", "quantize"), "needs lora: four-bit weights are not trained", also=(("lora",),))
+        if config.parallel.strategy == "zero3":
+            text = f"{config.model.quantize} works without zero3, which would shard four-bit weights; write zero2"
+            yield Mistake(("model", "quantize"), text, also=(("parallel", "strategy"),))
+    if (offload := config.parallel.offload) != "none":
+        able = ("auto", "zero3") if offload == "all" else ("auto", "zero1", "zero2", "zero3")
+        if config.parallel.strategy not in able:
+            text = f"{offload} needs {' or '.join(able[1:])}, not {config.parallel.strategy}"
+            yield Mistake(("parallel", "offload"), text, also=(("parallel", "strategy"),))
     if config.lora is not None and "lm_head" in config.lora.target_modules:
         text = "an adapter on lm_head would never be trained; leave it out, or name it in lora.modules_to_save"
         yield Mistake(("lora", "target_modules"), text)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from job.config.section import Section
-from job.config.values import AutoOrFlag, Choice, Expanded, Later, Names, Positive, ShareOrPlace, SourcePlace
+from job.config.values import AutoOrFlag, Choice, Expanded, Names, Positive, ShareOrPlace, SourcePlace
 
 Loss = Annotated[Literal["auto", "assistant", "last", "weight", "completion", "all"], Choice()]
 LARGEST_WEIGHT = 1000.0  # more is a slip: an epoch would be that many epochs
@@ -33,7 +33,9 @@ class ModelConfig(Section):
         Literal["auto", "bf16", "fp32"],
         Choice(refused={"fp16": "it overflows and needs loss scaling"}),
     ] = Field("auto", description="Compute precision; auto: bf16 where the device computes it, else fp32.")
-    quantize: Annotated[str | None, Later] = Field(None, description="nf4: frozen base weights in four bits.")
+    quantize: Annotated[Literal["nf4"], Choice()] | None = Field(
+        None, description="nf4: frozen base weights in four bits; needs the extra bnb."
+    )
     chat_template: Expanded | None = Field(None, description="A chat template: a file, or the name of a built-in one.")
     add_tokens: Annotated[Names, AfterValidator(_tokens)] = Field(
         (), description="Tokens to add to the vocabulary; embeddings and head are then trained, with LoRA as well."

@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from job.config.section import Section
-from job.config.values import AutoOrCount, Choice, Endpoint, EvalOrSteps, Every, Interval, Names, Positive, interval
+from job.config.values import (
+    AutoOrCount,
+    Choice,
+    Duration,
+    Endpoint,
+    EvalOrSteps,
+    Every,
+    Interval,
+    Names,
+    Positive,
+    interval,
+)
 
 
 class ParallelConfig(Section):
@@ -14,13 +25,14 @@ class ParallelConfig(Section):
     device: Annotated[Literal["auto", "cuda", "cpu"], Choice()] = Field(
         "auto", description="cuda: an error where it is missing; auto: cuda where visible or granted by the scheduler."
     )
-    strategy: Annotated[Literal["auto", "single", "ddp"], Choice(later=("zero1", "zero2", "zero3"))] = Field(
-        "auto", description="auto: single on one rank, else ddp."
+    strategy: Annotated[Literal["auto", "single", "ddp", "zero1", "zero2", "zero3"], Choice()] = Field(
+        "auto", description="auto: the first of single or ddp, zero1, zero2, zero3 that fits into memory."
     )
     nproc_per_node: AutoOrCount = Field("auto", description="Ranks on each node; auto: one per GPU, on the CPU one.")
-    offload: Annotated[Literal["none"], Choice(later=("optimizer", "all"))] = Field(
-        "none", description="What is kept in host memory."
+    offload: Annotated[Literal["none", "optimizer", "all"], Choice()] = Field(
+        "none", description="Kept in host memory under ZeRO: the optimizer's state; all: with zero3 the parameters too."
     )
+    wait_for_nodes: Duration = Field("10m", description="How long nodes wait for each other before they leave with 75.")
 
 
 class CheckpointConfig(Section):

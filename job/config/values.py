@@ -70,6 +70,7 @@ def _interval(value: object) -> object:
 
 Grace = Annotated[str, BeforeValidator(partial(_duration, words=("auto",)))]
 MaxTime = Annotated[str | None, BeforeValidator(partial(_duration, words=(None,)))]
+Duration = Annotated[str, BeforeValidator(partial(_duration, words=()))]
 Every = Annotated[str, BeforeValidator(_interval)]
 
 
@@ -92,15 +93,6 @@ class Choice:
         if value in self.later:
             raise ValueError(f"{value} is not supported yet; write {listed}")
         raise ValueError(f"{value!r} is unknown; write {listed}{did_you_mean(value, map(str, names))}")
-
-
-def _later(value: object) -> object:
-    if value:
-        raise ValueError("not supported yet; leave it out")
-    return value
-
-
-Later = BeforeValidator(_later)
 
 
 def _count_or(word: str) -> Callable[[object], object]:

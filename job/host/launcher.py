@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from job.errors import ExitCode, JobError, RankCrashed, error_for
+from job.host.launch_plan import rank_environment
 from job.host.topology import Topology
 from job.rundir import RunDir
 
@@ -28,7 +29,9 @@ REAP_SECONDS = 10.0  # a process that hangs in the kernel outlives every KILL: i
 REAP_PAUSE_SECONDS = 0.01
 WELL = (ExitCode.DONE, ExitCode.STOPPED)
 PROC = Path("/proc")
-OUTER_RANKS = re.compile(r"(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|OMPI_COMM_WORLD|MV2_COMM_WORLD)_\w+")
+OUTER_RANKS = re.compile(
+    r"(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|PET|OMPI_COMM_WORLD|MV2_COMM_WORLD)_\w+"
+)
 PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
 
 
@@ -67,34 +70,6 @@ def start(
         )
 
 
-def rank_environment(topology: Topology, rank: int, port: int) -> dict[str, str]:
-    """torchrun's contract, which accelerate and DeepSpeed read. A single rank gets none of it: it is to open no
-    process group."""
-    threads = max(1, _usable_cores() // topology.world_size)
-    common = {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",  # everything was pulled before: a rank that calls a hub is a bug
-        "SFT_JOB_DEVICE": topology.device,
-    }
-    if topology.strategy == "single":  # with more GPUs in sight the Trainer would turn to DataParallel
-        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-        return common | ({"CUDA_VISIBLE_DEVICES": first} if topology.device == "cuda" else {})
-    return common | {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(topology.world_size),
-        "LOCAL_WORLD_SIZE": str(topology.world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-
-
-def _usable_cores() -> int:
-    """A scheduler often grants fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def inherited() -> dict[str, str]:
     """Our environment without what an outer launcher (torchrun, MPI, srun) says of ranks: ours are numbered here."""
     return {name: value for name, value in os.environ.items() if not OUTER_RANKS.fullmatch(name)}
@@ -117,17 +92,18 @@ class Ended:
 class Ranks:
     """The ranks of this node; none is left when the block ends."""
 
-    def __init__(self, run: RunDir, topology: Topology, module: str = "job.train") -> None:
-        self._run, self._topology, self._module = run, topology, module
+    def __init__(self, run: RunDir, topology: Topology, module: str = "job.train", port: int | None = None) -> None:
+        """`port`: where the ranks meet on the leader's node; on one node a free one is found."""
+        self._run, self._topology, self._module, self._port = run, topology, module, port
         self._processes: list[subprocess.Popen[bytes]] = []
         self._first_failures: dict[int, int] = {}  # rank: code, of those that were the first to be seen failing
         self._failed_at = 0.0
 
     def __enter__(self) -> "Ranks":
         become_subreaper()
-        port = free_port()
+        port = self._port or free_port()
         try:
-            for rank in range(self._topology.world_size):
+            for rank in self._topology.ranks:
                 environment = rank_environment(self._topology, rank, port)
                 self._processes.append(
                     start(self._module, [str(self._run.path)], self._run, f"rank-{rank}", environment)
@@ -145,7 +121,8 @@ class Ranks:
     @property
     def alive(self) -> dict[int, int]:
         """Process ids by rank."""
-        return {rank: process.pid for rank, process in enumerate(self._processes) if process.poll() is None}
+        numbered = zip(self._topology.ranks, self._processes, strict=True)
+        return {rank: process.pid for rank, process in numbered if process.poll() is None}
 
     def kill(self) -> None:
         """End every rank and every descendant of one, and wait for them."""
@@ -160,7 +137,8 @@ class Ranks:
         """None while all are well. Two seconds after the first failure the others are ended and its cause returned."""
         codes = [process.poll() for process in self._processes]
         if not self._first_failures:
-            self._first_failures = {rank: code for rank, code in enumerate(codes) if code not in (None, *WELL)}
+            numbered = zip(self._topology.ranks, codes, strict=True)
+            self._first_failures = {rank: code for rank, code in numbered if code not in (None, *WELL)}
             self._failed_at = time.monotonic()
         if self._first_failures:
             if any(code is None for code in codes) and time.monotonic() - self._failed_at < SETTLE_SECONDS:
@@ -184,7 +162,7 @@ class Ranks:
                 return RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}{hint}")
         if oldest := min(self._error_files(), default=None):
             _, rank, code, message = oldest
-            return error_for(code, message if len(self._processes) == 1 else f"rank {rank}: {message}")
+            return error_for(code, message if self._topology.world_size == 1 else f"rank {rank}: {message}")
         rank, code = next(iter(self._first_failures.items()))
         if code < 0:
             return RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}; see its log")
@@ -193,7 +171,7 @@ class Ranks:
     def _error_files(self) -> list[tuple[int, int, int, str]]:
         """(time, rank, exit code, message) of every rank that failed by its own account."""
         found = []
-        for rank in range(len(self._processes)):
+        for rank in self._topology.ranks:
             if (error := self._run.read_error(rank)) is not None and error[0] not in WELL:
                 found.append((self._run.error(rank).stat().st_mtime_ns, rank, *error))
         return found

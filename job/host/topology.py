@@ -1,4 +1,4 @@
-"""What this machine has: which device the ranks use, and how many ranks there are."""
+"""What this job has: which device the ranks use, how many there are, on how many nodes, and who leads them."""
 
 import itertools
 import os
@@ -17,11 +17,30 @@ BF16_CAPABILITY = 8.0  # Ampere; CUDA C++ programming guide, arithmetic by compu
 
 @dataclass(frozen=True)
 class Topology:
-    """The ranks of this node."""
+    """All ranks of the job, as this node sees them."""
 
     device: str  # "cuda" | "cpu"
-    world_size: int
-    strategy: str  # "single" | "ddp"
+    ranks_per_node: int
+    strategy: str  # "single" | "ddp" | "zero1" | "zero2" | "zero3"
+    nodes: int = 1
+    node_rank: int = 0
+    leader: str = "127.0.0.1"  # where node 0 is reached
+    port: int = 0  # of node 0's supervisor; 0: there is one node
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    @property
+    def leads(self) -> bool:
+        """Is this the node of rank 0, which claims, reads and commits?"""
+        return self.node_rank == 0
+
+    @property
+    def ranks(self) -> range:
+        """This node's."""
+        first = self.node_rank * self.ranks_per_node
+        return range(first, first + self.ranks_per_node)
 
 
 def visible_gpus(environment: dict[str, str] | None = None, devices: Path = Path("/dev")) -> int:

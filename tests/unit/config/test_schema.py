@@ -22,12 +22,6 @@ def config(**values: object) -> RunConfig:
 @pytest.mark.parametrize(
     "setting",
     [
-        "model.quantize=nf4",
-        "parallel.strategy=zero1",
-        "parallel.strategy=zero2",
-        "parallel.strategy=zero3",
-        "parallel.offload=optimizer",
-        "parallel.offload=all",
         "track=[mlflow]",
         "export=[merged]",
     ],

@@ -12,7 +12,8 @@ import pytest
 
 from job.errors import ConfigError, ExitCode, HardwareError, RankCrashed
 from job.host import launcher
-from job.host.launcher import STOP_SIGNALS, Ended, Ranks, rank_environment, start
+from job.host.launch_plan import rank_environment
+from job.host.launcher import STOP_SIGNALS, Ended, Ranks, start
 from job.host.topology import Topology
 from job.rundir import RunDir
 
