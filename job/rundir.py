@@ -237,6 +237,9 @@ class Spec:
     base_source: str  # the base as the result names it, its revision pinned
     resume_step: int | None  # None: a fresh start
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # so far: {"step": n, "eval_loss": x, ...}
+    launch: int = 1  # of the attempt's ranks, from 1
+    fingerprint: str = ""  # of the prepared rows
+    wait_seconds: float = 600.0  # for ranks on other nodes
 
     def write(self, run: RunDir) -> None:
         write_atomically(run.spec, json.dumps(asdict(self)))
