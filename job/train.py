@@ -21,9 +21,11 @@ if __name__ == "__main__":
     leave_out_unused(RunDir(Path(sys.argv[1])))
 
 import torch
+import torch.distributed as dist
 from trl import SFTConfig
 
 from job.config import RunConfig
+from job.config.deepspeed import deepspeed_config
 from job.errors import ConfigError, HardwareError, OutOfMemory, Stopped
 from job.training.batches import Schedule
 from job.training.conductor import Conductor, Samples
@@ -31,10 +33,12 @@ from job.training.dataset import PreparedRows
 from job.training.final import base_dtype, write_final
 from job.training.hooks import hooks_of
 from job.training.measures import layout as measured_layout
-from job.training.model import compute_dtype, keeps_documents_apart, load_model
+from job.training.model import compute_dtype, load_model
+from job.training.peers import meet
 from job.training.sample import generate
-from job.training.snapshot import hooks_state, restore_parameters
+from job.training.snapshot import TRAINABLE, hooks_state, restore_parameters
 from job.training.steps import Layout
+from job.training.stored import Stored
 from job.training.tokenizer import load_tokenizer
 from job.training.trainer import Trainer
 
@@ -58,6 +62,7 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     events = EventWriter(run.events if rank == 0 else Path(os.devnull))
     device = chosen_device()
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
+    meet(spec, summary["fingerprint"], device)
     rows = PreparedRows(run.prepared)
     evaluation = PreparedRows.of_evaluation(run.prepared)
     model_config = config.model
@@ -66,13 +71,13 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     )
     schedule = Schedule.of(config, len(rows), summary.get("parts", ()))
 
+    dtype = compute_dtype(config, device.type)
+    arguments = trainer_arguments(run, config, schedule, device, dtype)  # zero3 has to be known before a model is made
     init = run.init if config.model.init is not None and spec.resume_step is None else None
     model = load_model(run.base, config, device.type, init, len(tokenizer))
-    dtype = compute_dtype(config, device.type)
-    arguments = trainer_arguments(run, config, schedule, device, dtype)  # starts the process group on several ranks
-    model.to(device)
-    padded = not keeps_documents_apart(model, device, dtype)
-    at = Layout(rank, int(os.environ.get("WORLD_SIZE", "1")), config.token_budget, padded, device)
+    if not config.parallel.strategy.startswith("zero"):  # DeepSpeed places it itself
+        model.to(device)
+    at = Layout(rank, int(os.environ.get("WORLD_SIZE", "1")), config.token_budget, False, device)
 
     def sample(stopped: Callable[[], bool]) -> Samples:
         made = generate(
@@ -90,19 +95,21 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
         )
         return [{"prompt": one.prompt, "generation": one.generation} for one in made]
 
+    def announced(trainer: Trainer) -> None:
+        announce(events, trainer, dtype, spec.resume_step or 0)
+
     hooks = hooks_of(run, config.hooks)
-    callbacks = hooks.begun(config.to_dict(), None if spec.resume_step is None else hooks_state(run.resume))
-    conductor = Conductor(run, spec, config, schedule, rank, events, evaluation, sample, hooks)
+    callbacks = hooks.begun(config.to_dict(), saved_by_hooks(run, spec, rank))
+    conductor = Conductor(run, spec, config, schedule, rank, events, evaluation, sample, hooks, announced)
     resume = None if spec.resume_step is None else (spec.resume_step, run.resume)
     try:
-        trainer = Trainer(model, tokenizer, arguments, rows, schedule, at, conductor, resume)
+        trainer = Trainer(model, tokenizer, arguments, rows, schedule, at, conductor, resume, dtype)
     except ValueError as error:  # what TRL refuses to train, an adapter on the head for instance
         raise ConfigError(f"TRL refuses this run: {str(error).splitlines()[0]}") from error
     for callback in callbacks:
         trainer.add_callback(callback)
     conductor.trainer = trainer
-    announce(events, model, rows, schedule, at, dtype, spec.resume_step or 0)
-    trainer.train(resume_from_checkpoint=trainer.resume_folder())
+    trainer.train()
     if not conductor.over and conductor.last_step < schedule.steps:
         raise ConfigError(
             f"{config.hooks} ended the training after step {conductor.last_step}, which only sft-job does: "
@@ -112,7 +119,17 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     conductor.finish()
     if conductor.stopped:
         raise Stopped(f"stopped on request ({run.stop_requested()})")
-    publish(run, spec, config, conductor, model, tokenizer, summary, rank)
+    publish(run, spec, config, conductor, tokenizer, summary, rank)
+
+
+def saved_by_hooks(run: RunDir, spec: Spec, rank: int) -> Any:
+    """What the user's own code knew at the step to go on from; only rank 0's node has it on disk."""
+    if spec.resume_step is None:
+        return None
+    found = [hooks_state(run.resume) if rank == 0 else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(found, 0)
+    return found[0]
 
 
 def chosen_device() -> torch.device:
@@ -133,8 +150,15 @@ def trainer_arguments(
     run: RunDir, config: RunConfig, schedule: Schedule, device: torch.device, dtype: torch.dtype
 ) -> SFTConfig:
     """Every argument whose default could change the run is set here; what we do ourselves is switched off."""
-    train = config.train
+    train, engine = config.train, None
     checkpointing = train.gradient_checkpointing
+    if config.parallel.strategy.startswith("zero"):
+        engine = deepspeed_config(config, "bf16" if dtype == torch.bfloat16 else "fp32")
+        if device.type == "cpu":
+            import deepspeed
+
+            # It would compile a shared-memory library first, for minutes; gloo does as well.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return SFTConfig(
         output_dir=str(run.path / "trainer"),
         max_steps=schedule.steps,
@@ -167,20 +191,23 @@ def trainer_arguments(
         report_to=[],
         disable_tqdm=True,
         ignore_data_skip=True,
+        deepspeed=engine,
         **config.trl,
     )
 
 
-def announce(
-    events: EventWriter, model: Any, rows: PreparedRows, schedule: Schedule, at: Layout, dtype: torch.dtype, done: int
-) -> None:
+def announce(events: EventWriter, trainer: Trainer, dtype: torch.dtype, done: int) -> None:
+    model, at, rows, schedule = trainer.model, trainer.layout, trainer.rows, trainer.schedule
+    sizes = [
+        (getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in model.parameters()
+    ]  # zero3 has parts
     events.write(
         "training",
         steps=schedule.steps,
         step=done,
         rows=len(rows),
-        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        all_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(size for size, trained in sizes if trained),
+        all_parameters=sum(size for size, _ in sizes),
         computing=str(dtype).removeprefix("torch."),
         ranks=at.world_size,
         device=at.device.type,
@@ -198,22 +225,20 @@ def spoken_layout(rows: PreparedRows, schedule: Schedule, at: Layout) -> str:
 
 
 def publish(
-    run: RunDir,
-    spec: Spec,
-    config: RunConfig,
-    conductor: Conductor,
-    model: Any,
-    tokenizer: Any,
-    summary: dict[str, Any],
-    rank: int,
+    run: RunDir, spec: Spec, config: RunConfig, conductor: Conductor, tokenizer: Any, summary: dict[str, Any], rank: int
 ) -> None:
     """Rank 0 writes the result's files; the best evaluation's tensors where `best.final` asks for them."""
-    if rank != 0:
-        return
     if not conductor.sample_at_end():
         raise Stopped("stopped while sampling at the end; the last step is in the last commit")
+    model, tensors = conductor.trainer.model, conductor.trainer.held.tensors()
+    if rank != 0:
+        return
     if config.best.final == "best" and run.best.exists():
-        restore_parameters(run.best, model)
+        if tensors is None:
+            restore_parameters(run.best, model)
+        else:
+            best = Stored(run.best / TRAINABLE)
+            tensors = {name: best.tensor(name) for name in best.shapes}
     write_final(
         run.final,
         model,
@@ -221,6 +246,7 @@ def publish(
         base_source=spec.base_source,
         eos_ids=summary["end_of_turn_ids"],
         dtype=base_dtype(run.base),
+        state_dict=tensors,
     )
 
 

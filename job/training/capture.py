@@ -5,7 +5,7 @@ would overwrite what is being copied, waits for it on the GPU.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -43,8 +43,18 @@ def _whole(counts: Mapping[str, Any]) -> dict[str, int]:
     return whole
 
 
+class Capturing(Protocol):
+    """Takes snapshots of what is trained, however it is held."""
+
+    gpu: torch.device | None
+
+    def after_a_step(self, look: Callable[..., None]) -> None: ...
+    def kinds(self) -> tuple[Kinds, Kinds]: ...
+    def capture(self, step: int, evaluations: list[dict[str, Any]], buffer: HostBuffer) -> Snapshot: ...
+
+
 class Capturer:
-    """Takes snapshots of one model and its optimizer."""
+    """Takes snapshots of one model and its optimizer, which this rank holds whole."""
 
     def __init__(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
         self._trainable: Tensors = dict(trainable_parameters(model))
@@ -52,6 +62,10 @@ class Capturer:
         gpus = {value.device for value in self._trainable.values() if value.device.type == "cuda"}
         self.gpu = gpus.pop() if gpus else None
         self._side = SideStream(self.gpu, optimizer) if self.gpu else None
+
+    def after_a_step(self, look: Callable[..., None]) -> None:
+        """Have `look` called after each step of the optimizer."""
+        self._optimizer.register_step_post_hook(look)
 
     def kinds(self) -> tuple[Kinds, Kinds]:
         """Of the two files, as far as can be told before a snapshot is taken."""

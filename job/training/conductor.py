@@ -39,9 +39,12 @@ class Conductor:
         evaluation_rows: PreparedRows | None,
         sample: Callable[[Callable[[], bool]], Samples],
         hooks: Hooks,
+        announce: Callable[[Trainer], None],
     ) -> None:
+        """`announce` says what begins, once it is known how it is laid out."""
         self._run, self._config, self._schedule, self._rank = run, config, schedule, rank
         self._events, self._rows, self._sample, self._hooks = events, evaluation_rows, sample, hooks
+        self._announce = announce
         self.evaluations: list[dict[str, Any]] = list(spec.evaluations)
         self._resume_step = spec.resume_step or 0
         self._stopped = self._through = False
@@ -79,9 +82,10 @@ class Conductor:
     def begun(self) -> None:
         """Do the evaluation that was due at the step we resume from and was not done; see to runs that are through."""
         if self._writer is not None:
-            self._writer.begin(self.trainer.model, self.trainer.own_optimizer)
+            self._writer.begin(self.trainer.held.capturer)
+        self._announce(self.trainer)
         step, best_before = self._resume_step, self._best_step()
-        if self.trainer.agreement.sum(self.stop_requested())[0]:
+        if self._all_stop():
             self._stop(step)
             return
         if step and self._evaluation_due(step):
@@ -144,6 +148,8 @@ class Conductor:
         begun = time.monotonic()
         if self._writer is not None:
             self._writer.take(step, self.evaluations, needed=new_best, hooks=self._hooks.saved())
+        else:
+            self.trainer.held.take_part()
         self._snapshot_step, self._last_snapshot = step, time.monotonic()
         self._events.write("snapshot", step=step, blocked_seconds=round(time.monotonic() - begun, 4))
 
@@ -174,13 +180,16 @@ class Conductor:
         self._show_samples(step)
         return True
 
-    # ---- samples: made by rank 0 while the others wait
+    # ---- samples: made by rank 0 while the others wait, or help where none has the whole model
 
     def _generate(self, step: int) -> bool:
         """Returns whether they were completed; the same on every rank."""
-        if self._rank == 0 and self._config.samples.prompts:
-            self._samples[step] = self._sample(self.stop_requested)
-        return not self.trainer.agreement.sum(self.stop_requested())[0]
+        if self._config.samples.prompts and (self._rank == 0 or self.trainer.held.sharded):
+            self._samples[step] = self._sample(self._all_stop if self.trainer.held.sharded else self.stop_requested)
+        return not self._all_stop()
+
+    def _all_stop(self) -> bool:
+        return bool(self.trainer.agreement.sum(self.stop_requested())[0])
 
     def _samples_due(self, step: int) -> bool:
         every = self._config.samples.every
@@ -191,11 +200,12 @@ class Conductor:
             self._events.write("samples", step=step, rows=rows)
 
     def sample_at_end(self) -> bool:
-        """Unless the last evaluation did; by rank 0 alone. Returns whether they were completed."""
-        if self._config.samples.prompts and self.last_step not in self._samples:
-            self._samples[self.last_step] = self._sample(self.stop_requested)
-            self._show_samples(self.last_step)
-        return not self.stop_requested()
+        """Unless the last evaluation did. Returns whether they were completed, the same on every rank."""
+        if self.last_step in self._samples:
+            return not self._all_stop()
+        completed = self._generate(self.last_step)
+        self._show_samples(self.last_step)
+        return completed
 
     def _best_step(self) -> int | None:
         return self._config.best.step_of(self.evaluations)

@@ -1,5 +1,6 @@
 """A child process of the supervisor: dies with it, shows its stacks when asked, leaves the cause of its own end."""
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -8,10 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from job.cores import cores_of
 from job.errors import ExitCode, JobError, no_space
 from job.rundir import STACKS_SIGNAL, RunDir
 
 PARENT_VARIABLE = "SFT_JOB_PARENT_PID"
+CPUS_VARIABLE = "SFT_JOB_CPUS"
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -19,6 +22,14 @@ def bind_to_parent() -> None:
     """Have the kernel KILL this process when its supervisor dies; leave at once if that happened already."""
     expected = os.environ.get(PARENT_VARIABLE)
     die_with(int(expected) if expected is not None else os.getppid())
+    keep_to_cores()
+
+
+def keep_to_cores() -> None:
+    """Those near its GPU, where the supervisor names them: before any thread is there, as threads inherit them."""
+    if cores := os.environ.get(CPUS_VARIABLE):
+        with contextlib.suppress(OSError):  # taken offline, or from this job, since they were named
+            os.sched_setaffinity(0, cores_of(cores))
 
 
 def die_with(parent: int) -> None:

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from job.errors import DataError, HardwareError
 from job.training.packed import Packed, Tensors, pack
+from job.training.stored import Stored
 
 FORMAT = 1
 TRAINABLE, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
@@ -91,30 +92,39 @@ def read_tensors(path: Path) -> Tensors:
 
 
 @torch.no_grad()
-def restore_parameters(folder: Path, model: Any) -> None:
-    """Copy the stored tensors into the model's parameters of the same names.
+def restore_parameters(folder: Path, model: Any, shared: bool = False) -> None:
+    """Copy the stored tensors into the model's parameters of the same names. `shared`: as `Stored` has it.
 
     Raises: DataError when names or shapes differ: the checkpoint is another model's.
     """
-    stored, parameters = read_tensors(folder / TRAINABLE), trainable_parameters(model)
-    if stored.keys() != parameters.keys():
-        odd = sorted(stored.keys() ^ parameters.keys())
-        raise DataError(f"the checkpoint's parameters are not this model's: {odd[0]} and {len(odd) - 1} more differ")
+    parameters = trainable_parameters(model)
+    stored = Stored(folder / TRAINABLE, _device(parameters), shared)
+    check_same(stored, {name: list(parameter.shape) for name, parameter in parameters.items()})
     for name, parameter in parameters.items():
-        if stored[name].shape != parameter.shape:
-            raise DataError(
-                f"the checkpoint's {name} has shape {list(stored[name].shape)}, the model's {list(parameter.shape)}"
-            )
-        parameter.copy_(stored[name])
+        parameter.copy_(stored.tensor(name))
 
 
-def restore_optimizer(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer) -> None:
+def check_same(stored: Stored, shapes: dict[str, list[int]]) -> None:
+    """Raises: DataError when names or shapes differ: the checkpoint is another model's."""
+    if stored.shapes.keys() != shapes.keys():
+        odd = sorted(stored.shapes.keys() ^ shapes.keys())
+        raise DataError(f"the checkpoint's parameters are not this model's: {odd[0]} and {len(odd) - 1} more differ")
+    for name, shape in shapes.items():
+        if stored.shapes[name][1] != shape:
+            raise DataError(f"the checkpoint's {name} has shape {stored.shapes[name][1]}, the model's {shape}")
+
+
+def restore_optimizer(
+    folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer, shared: bool = False
+) -> None:
     """Give each parameter its stored state; the optimizer's own loader places and casts it."""
+    parameters = trainable_parameters(model)
+    stored = Stored(folder / OPTIMIZER, _device(parameters), shared)
     by_name: dict[str, dict[str, Any]] = {}
-    for key, tensor in read_tensors(folder / OPTIMIZER).items():
+    for key in stored.shapes:
         kind, name = key.split("/", 1)
-        by_name.setdefault(name, {})[kind] = tensor
-    names = {parameter: name for name, parameter in trainable_parameters(model).items()}
+        by_name.setdefault(name, {})[kind] = stored.tensor(key)
+    names = {parameter: name for name, parameter in parameters.items()}
     ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     counts_in_tensors = type(optimizer).__module__.startswith("torch.")
     whole = optimizer.state_dict()
@@ -124,6 +134,10 @@ def restore_optimizer(folder: Path, step: int, model: Any, optimizer: torch.opti
         if name in by_name
     }
     optimizer.load_state_dict(whole)
+
+
+def _device(parameters: dict[str, torch.nn.Parameter]) -> torch.device:
+    return next(iter(parameters.values())).device
 
 
 def _step_count(count: torch.Tensor | int, in_tensors: bool) -> torch.Tensor | int:

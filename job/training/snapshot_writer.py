@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from job.rundir import RunDir
 from job.training.buffers import HostBuffer
-from job.training.capture import Capturer
+from job.training.capture import Capturing
 from job.training.host_memory import available_bytes
 from job.training.packed import Kinds
 from job.training.snapshot import Snapshot, write
@@ -36,7 +34,7 @@ class SnapshotWriter:
 
     def __init__(self, run: RunDir, written: Callable[[int, float], None], buffers: int = BUFFERS) -> None:
         self._run, self._written, self._most_buffers = run, written, buffers
-        self._capturer: Capturer | None = None
+        self._capturer: Capturing | None = None
         self._buffers: list[HostBuffer] = []
         self._free: list[HostBuffer] = []
         self._waiting: list[_Waits] = []
@@ -45,11 +43,11 @@ class SnapshotWriter:
         self._busy = self._preparing = False
         threading.Thread(target=self._work, daemon=True, name="snapshot-writer").start()
 
-    def begin(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
-        """Whose snapshots will be taken. After the first step, when their size is known, a buffer is made beside the
+    def begin(self, capturer: Capturing) -> None:
+        """Who takes the snapshots. After the first step, when their size is known, a buffer is made beside the
         training, so that the first snapshot is as quick as the others."""
-        self._capturer = Capturer(model, optimizer)
-        optimizer.register_step_post_hook(self._prepare)
+        self._capturer = capturer
+        capturer.after_a_step(self._prepare)
 
     def take(self, step: int, evaluations: Evaluations, needed: bool = False, hooks: Any = None) -> None:
         """Copy, and have it written. `hooks`: the state of the user's own code.

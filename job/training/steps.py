@@ -47,7 +47,9 @@ def shares(rows: PreparedRows, ids: Sequence[int], at: Layout) -> Iterator[tuple
 class StepLoader:
     """This rank's shares of the steps that are left, up to the end of their epoch; none once the attempt is over."""
 
-    def __init__(self, rows: PreparedRows, schedule: Schedule, at: Layout, done: int, over: Callable[[], bool]) -> None:
+    def __init__(
+        self, rows: PreparedRows, schedule: Schedule, at: Callable[[], Layout], done: int, over: Callable[[], bool]
+    ) -> None:
         self.dataset = rows
         self._schedule, self._layout, self._done, self._over = schedule, at, done, over
 
@@ -60,7 +62,7 @@ class StepLoader:
             self._done += 1
             ids = self._schedule.rows_of(self._done)
             trained = int(self.dataset.trained[ids].sum())
-            micros = [micro for _, micro in shares(self.dataset, ids.tolist(), self._layout)]
+            micros = [micro for _, micro in shares(self.dataset, ids.tolist(), self._layout())]
             yield StepBatch(self._done, micros, trained)
 
 

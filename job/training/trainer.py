@@ -4,23 +4,24 @@ At each step boundary all ranks agree, by one small sum on the CPU, whether to s
 whether the loss is finite: so all of them act at the same step.
 """
 
-import json
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
+from job.training.held import Held, Whole
 from job.training.loss import summed_loss
-from job.training.model import accepts
-from job.training.snapshot import restore_optimizer, restore_parameters
+from job.training.model import accepts, keeps_documents_apart
+from job.training.snapshot import trainable_parameters
 from job.training.steps import Agreement, Layout, StepBatch, StepLoader, seed_everything
 
 
@@ -55,11 +56,11 @@ class Conductor(Protocol):
 
 
 class _Begun(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, trainer: "Trainer") -> None:
+        self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._conductor.begun()
+        self._trainer.begin()
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
@@ -75,9 +76,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         at: Layout,
         conductor: Conductor,
         resume: tuple[int, Path] | None,
+        compute: torch.dtype = torch.float32,
     ) -> None:
+        """`resume`: the step to go on from, and where rank 0 has its snapshot."""
         self.rows, self.schedule, self.layout, self.conductor = rows, schedule, at, conductor
-        self._resume = resume
+        self._resume, self._compute = resume, compute
         self.skips_untrained = accepts(model, "logits_to_keep")
         self._seen_step = resume[0] if resume else 0
         self._trained_tokens = 0
@@ -90,13 +93,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             data_collator=lambda items: items,
         )
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Begun(conductor))
+        self.add_callback(_Begun(self))
         self.agreement = Agreement(at.world_size)
+        self.held: Held
 
     # ---- our batches
 
     def get_train_dataloader(self) -> StepLoader:
-        return StepLoader(self.rows, self.schedule, self.layout, self._seen_step, lambda: self.conductor.over)
+        return StepLoader(self.rows, self.schedule, lambda: self.layout, self._seen_step, lambda: self.conductor.over)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[StepBatch], None]:
         batch = next(epoch_iterator, None)
@@ -113,11 +117,21 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         total = torch.zeros((), device=self.layout.device)
         for at, micro in enumerate(inputs.micros):
             last = at == len(inputs.micros) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model), self.compute_loss_context_manager():
+            with self._unless_last(model, last), self.compute_loss_context_manager():
                 loss = summed_loss(model, micro, self.skips_untrained) / inputs.trained_tokens
-                self.accelerator.backward(loss * self.layout.world_size)
+                self._backward(loss * self.layout.world_size, last)
             total += loss.detach()
         return total
+
+    def _unless_last(self, model: Any, last: bool) -> AbstractContextManager[Any]:
+        """Gradients of all but the last micro-batch stay on their rank; DeepSpeed's engine sees to that itself."""
+        return nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model)
+
+    def _backward(self, loss: torch.Tensor, last: bool) -> None:
+        if self.is_deepspeed_enabled:  # its engine clips and steps with the last
+            self.accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=last)
+        else:
+            self.accelerator.backward(loss)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -161,20 +175,45 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if ends:
             self.control.should_training_stop = True
 
-    # ---- restore by name: the Trainer's own files are never written or read
+    # ---- before the first step: the engine is made, then the state is restored by name, never from Trainer's own files
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: Any, model: Any = None) -> None:
-        assert self._resume is not None
-        restore_parameters(self._resume[1], self.model)
+    def _prepare_for_training(self, *arguments: Any) -> Any:
+        """DeepSpeed casts all it is given to the compute type. What is trained is kept as it was, for the fp32 copies;
+        buffers get back their own type: rotary frequencies in bf16 tell far positions apart no more."""
+        whole = {name: p for name, p in trainable_parameters(self.model).items() if not hasattr(p, "ds_id")}
+        before = {name: parameter.detach() for name, parameter in whole.items()} if self.is_deepspeed_enabled else {}
+        buffers = dict(self.model.named_buffers())
+        prepared = super()._prepare_for_training(*arguments)
+        for name, buffer in self.model.named_buffers():
+            if buffer.dtype != buffers[name].dtype:
+                module, _, own = name.rpartition(".")
+                self.model.get_submodule(module)._buffers[own] = buffers[name].to(buffer.device)
+        if self.is_deepspeed_enabled:
+            from job.training.shards import Shards  # imports deepspeed
 
-    def _load_rng_state(self, checkpoint: Any) -> None:
-        """Nothing to restore: every step seeds itself."""
+            self.held = Shards(self.model, self.own_optimizer, before)
+        else:
+            self.held = Whole(self.model, self.own_optimizer, dist.is_initialized())
+        return prepared
 
-    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
-        if self._resume is None:
-            return
-        step, folder = self._resume
-        restore_optimizer(folder, step, self.model, self.own_optimizer)
+    def begin(self) -> None:
+        self.layout = replace(
+            self.layout, padded=not keeps_documents_apart(self.model, self.layout.device, self._compute)
+        )
+        if self._resume is not None:
+            step, folder = self._resume
+            self.held.restore(step, folder)
+            self._set_schedule(step)
+        self.conductor.begun()
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: Any, trial: Any
+    ) -> tuple[int, int]:
+        super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        self.state.global_step = self._seen_step
+        return self._seen_step // steps_per_epoch, 0
+
+    def _set_schedule(self, step: int) -> None:
         scheduler = self.lr_scheduler
         scheduler.last_epoch, scheduler._step_count = step, step + 1
         rates = [base * scale(step) for base, scale in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
@@ -188,13 +227,3 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         wrapped: Any = self.optimizer
         own: torch.optim.Optimizer = getattr(wrapped, "optimizer", wrapped)
         return own
-
-    def resume_folder(self) -> str | None:
-        """A folder with the one file of the Trainer's that its loop reads on resume: the step."""
-        if self._resume is None:
-            return None
-        folder = Path(self.args.output_dir) / "resume"
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {"global_step": self._resume[0], "train_batch_size": 1, "log_history": []}
-        (folder / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
-        return str(folder)

@@ -52,6 +52,7 @@ def rank(state_mb: int, tensors: int, repeats: int) -> Blocking:
     from torch import distributed
 
     from job.rundir import RunDir
+    from job.training.capture import Capturer
     from job.training.snapshot_writer import SnapshotWriter
 
     number, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -77,7 +78,7 @@ def rank(state_mb: int, tensors: int, repeats: int) -> Blocking:
         return found
     folder = Path.cwd()
     writer = SnapshotWriter(RunDir(folder / "run").make(), lambda step, seconds: found.written.append(seconds))
-    writer.begin(model, optimizer)
+    writer.begin(Capturer(model, optimizer))
     source, target = (torch.ones(found.state_bytes, dtype=torch.uint8) for _ in range(2))
     save = theirs(model, optimizer, folder / "theirs") if ranks == 1 else None
     step()

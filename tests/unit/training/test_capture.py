@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from job.rundir import RunDir
 from job.training import snapshot_writer as module
@@ -14,7 +14,7 @@ from job.training.buffers import HostBuffer
 from job.training.capture import Capturer
 from job.training.host_memory import available_bytes
 from job.training.packed import Packed, kinds, pack
-from job.training.snapshot import OPTIMIZER, TRAINABLE, Snapshot, Tensors, read_tensors, write
+from job.training.snapshot import OPTIMIZER, TRAINABLE, Snapshot, Tensors, write
 from job.training.snapshot_writer import SnapshotWriter
 
 
@@ -70,7 +70,7 @@ def test_every_type_survives_the_file(tmp_path: Path) -> None:
 
     tensors = {str(dtype): torch.arange(7).to(dtype) for dtype in NAMES}
     (tmp_path / "all").write_bytes(bytes(pack(tensors).file.numpy()))
-    found = read_tensors(tmp_path / "all")
+    found = load_file(tmp_path / "all")
     assert {name: tensor.dtype for name, tensor in found.items()} == {str(dtype): dtype for dtype in NAMES}
     assert same(
         {n: t.view(torch.uint8) for n, t in found.items()}, {n: t.view(torch.uint8) for n, t in tensors.items()}
@@ -91,8 +91,8 @@ def test_the_next_snapshot_lies_where_the_last_one_lay(tmp_path: Path) -> None:
         assert isinstance(taken.trainable, Packed) and isinstance(taken.optimizer, Packed)
         places.add((taken.trainable.file.data_ptr(), taken.optimizer.file.data_ptr()))
         write(taken, tmp_path / "step")
-        assert same(read_tensors(tmp_path / "step" / TRAINABLE), expected[0])
-        assert same(read_tensors(tmp_path / "step" / OPTIMIZER), expected[1])
+        assert same(load_file(tmp_path / "step" / TRAINABLE), expected[0])
+        assert same(load_file(tmp_path / "step" / OPTIMIZER), expected[1])
     assert len(places) == 1
 
 
@@ -103,8 +103,8 @@ def test_a_buffer_grows_with_what_the_optimizer_keeps(tmp_path: Path) -> None:
         train(model, optimizer, used)
         expected = copies(model, optimizer)
         write(capturer.capture(step, [], buffer), tmp_path / "step")
-        assert same(read_tensors(tmp_path / "step" / TRAINABLE), expected[0])
-        found = read_tensors(tmp_path / "step" / OPTIMIZER)
+        assert same(load_file(tmp_path / "step" / TRAINABLE), expected[0])
+        found = load_file(tmp_path / "step" / OPTIMIZER)
         odd = {name: tensor for name, tensor in found.items() if name.startswith("step/")}
         assert same({name: tensor for name, tensor in found.items() if name not in odd}, expected[1])
         counts = {name: int(tensor) for name, tensor in odd.items()}
@@ -148,14 +148,14 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 
 def stored(run: RunDir, step: int) -> tuple[Tensors, Tensors]:
     folder = run.snapshot(step)
-    return read_tensors(folder / TRAINABLE), read_tensors(folder / OPTIMIZER)
+    return load_file(folder / TRAINABLE), load_file(folder / OPTIMIZER)
 
 
 def test_training_goes_on_while_a_snapshot_is_written_and_another_is_taken(tmp_path: Path, held: Held) -> None:
     run = RunDir(tmp_path / "run").make()
     writer = SnapshotWriter(run, lambda step, seconds: None)
     model, optimizer = experts()
-    writer.begin(model, optimizer)
+    writer.begin(Capturer(model, optimizer))
     expected = {}
     for step in (1, 2, 3, 4):  # 1 is being written, 2 and 3 wait until 4 is there
         train(model, optimizer)
@@ -180,7 +180,7 @@ def test_where_memory_is_short_the_next_snapshot_waits_for_the_writer(
     run = RunDir(tmp_path / "run").make()
     writer = SnapshotWriter(run, lambda step, seconds: None)
     model, optimizer = experts()
-    writer.begin(model, optimizer)
+    writer.begin(Capturer(model, optimizer))
     train(model, optimizer)
     writer.take(1, [])
     assert held.begun.acquire(timeout=60)
@@ -215,7 +215,7 @@ def test_the_first_snapshots_memory_is_made_beside_the_second_step(
     run = RunDir(tmp_path / "run").make()
     writer = SnapshotWriter(run, lambda step, seconds: None)
     model, optimizer = experts()
-    writer.begin(model, optimizer)
+    writer.begin(Capturer(model, optimizer))
     for step in (1, 2, 3):
         train(model, optimizer)
         writer.take(step, [])
@@ -227,7 +227,7 @@ def test_the_best_is_kept_apart_and_before_the_snapshot_that_names_it(tmp_path: 
     run = RunDir(tmp_path / "run").make()
     writer = SnapshotWriter(run, lambda step, seconds: None)
     model, optimizer = experts()
-    writer.begin(model, optimizer)
+    writer.begin(Capturer(model, optimizer))
     train(model, optimizer)
     expected = copies(model, optimizer)
     writer.take(1, [{"step": 1, "eval_loss": 1.0}], needed=True)
@@ -241,8 +241,8 @@ def test_the_best_is_kept_apart_and_before_the_snapshot_that_names_it(tmp_path: 
     writer.take(2, [{"step": 1, "eval_loss": 1.0}])
     held.go_on.release()
     writer.wait()
-    assert same(read_tensors(run.best / TRAINABLE), expected[0])
-    assert read_tensors(run.best / OPTIMIZER) == {}
+    assert same(load_file(run.best / TRAINABLE), expected[0])
+    assert load_file(run.best / OPTIMIZER) == {}
     assert [step for step, _ in run.whole_snapshots()] == [1, 2]
 
 
@@ -253,7 +253,7 @@ def test_an_out_of_memory_buffer_ends_the_run_with_its_cause(tmp_path: Path, mon
     monkeypatch.setattr(HostBuffer, "fit", refuse)
     writer = SnapshotWriter(RunDir(tmp_path / "run").make(), lambda step, seconds: None)
     model, optimizer = experts()
-    writer.begin(model, optimizer)
+    writer.begin(Capturer(model, optimizer))
     train(model, optimizer)
     with pytest.raises(MemoryError):
         writer.take(1, [])

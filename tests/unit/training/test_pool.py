@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
+from job.cores import usable_cores
 from job.errors import DataError, RankCrashed, Stopped
-from job.training.cores import usable_cores
 from job.training.pool import WINDOW, in_order
 
 ROOT = Path(__file__).parents[3]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from job.errors import DataError, ExitCode, HardwareError
@@ -26,7 +27,6 @@ from job.training.snapshot import (
     STATE,
     TRAINABLE,
     Snapshot,
-    read_tensors,
     restore_optimizer,
     restore_parameters,
     trainable_parameters,
@@ -255,7 +255,7 @@ def test_a_kill_at_any_moment_of_writing_leaves_no_folder_that_looks_whole(tmp_p
         process.wait()
         hidden = hidden or any(entry.name.startswith(".") for entry in run.snapshots.iterdir())
         for step, folder in run.whole_snapshots():
-            stored = read_tensors(folder / TRAINABLE)["w"]
+            stored = load_file(folder / TRAINABLE)["w"]
             assert stored.shape == (2_000_000,) and bool((stored == step).all())
             assert json.loads((folder / STATE).read_text())["step"] == step
             for file in folder.iterdir():
@@ -311,7 +311,7 @@ def taker(run: RunDir, said: Callable[[int, float], None] = lambda step, seconds
     """Takes snapshots of a model of one weight, with memory for many."""
     writer = SnapshotWriter(run, said, buffers=5)
     model = torch.nn.Linear(1, 1, bias=False)
-    writer.begin(model, torch.optim.SGD(model.parameters()))
+    writer.begin(Capturer(model, torch.optim.SGD(model.parameters())))
     return writer
 
 
