@@ -6,7 +6,6 @@ from job.config.schema import RunConfig
 
 NEVER = 2**31 - 1  # steps between two lines of DeepSpeed's own log
 REDUCE_BUCKET, ALLGATHER_BUCKET, PREFETCH_BUCKET = 100_000_000, 100_000_000, 50_000_000  # elements
-STAYS_WHOLE = 100_000  # elements: a parameter no larger is not sharded under zero3
 
 
 def deepspeed_config(config: RunConfig, computing: str) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def deepspeed_config(config: RunConfig, computing: str) -> dict[str, Any]:
     if stage == 3:
         zero |= {
             "stage3_prefetch_bucket_size": PREFETCH_BUCKET,
-            "stage3_param_persistence_threshold": STAYS_WHOLE,
+            "stage3_param_persistence_threshold": "auto",  # ten times the hidden size; smaller ones are not sharded
             "stage3_gather_16bit_weights_on_model_save": False,
         }
     if config.parallel.offload != "none":

@@ -32,16 +32,19 @@ AVERAGES = ("exp_avg", "exp_avg_sq")
 class Shards:
     """Of one model and its DeepSpeed optimizer, before the first step or after any."""
 
-    def __init__(self, model: Any, optimizer: Any, before: Tensors) -> None:
-        """`optimizer`: DeepSpeed's. `before`: the trained tensors as they were loaded, those that were whole then: the
-        fp32 copies are made of what was cast to the compute type."""
-        self._model, self._optimizer = model, optimizer
+    def __init__(self, model: Any, optimizer: Any, before: Tensors, device: torch.device) -> None:
+        """`optimizer`: DeepSpeed's. `device`: this rank's, whatever is offloaded.
+
+        `before`: the trained tensors as they were loaded, those that were whole then; DeepSpeed made its fp32 copies
+        of what it had cast to the compute type.
+        """
+        self._model, self._optimizer, self.device = model, optimizer, device
         self._parameters = trainable_parameters(model)
         self.sharded = self._stage3 = any(hasattr(parameter, "ds_id") for parameter in self._parameters.values())
         self.capturer: Capturing = ShardCapturer(self)
         self._make_state()
         for name, tensor in before.items():
-            self._set(name, None, tensor.to(self._optimizer.device))
+            self._set(name, None, tensor.to(self.device))
 
     # ---- every tensor whole, one after the other
 
@@ -73,11 +76,11 @@ class Shards:
     @torch.no_grad()
     def restore(self, step: int, folder: Path) -> None:
         shapes = {name: list(shape) for name, shape in self.shapes().items()}
-        trained = Stored(folder / TRAINABLE, self._optimizer.device, shared=True)
+        trained = Stored(folder / TRAINABLE, self.device, shared=True)
         check_same(trained, shapes)
         for name in shapes:
             self._set(name, None, trained.tensor(name))
-        state = Stored(folder / OPTIMIZER, self._optimizer.device, shared=True)
+        state = Stored(folder / OPTIMIZER, self.device, shared=True)
         for key in AVERAGES:
             for name in shapes:
                 if f"{key}/{name}" in state.shapes:  # one that never had a gradient has no averages
@@ -151,9 +154,7 @@ class ShardCapturer:
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
-        device = shards._optimizer.device
-        device = torch.device(device)
-        self.gpu = device if device.type == "cuda" else None
+        self.gpu = shards.device if shards.device.type == "cuda" else None
 
     def after_a_step(self, look: Callable[..., None]) -> None:
         self._shards.after_a_step(look)

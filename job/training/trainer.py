@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from job.training.batches import Schedule
 from job.training.dataset import PreparedRows
 from job.training.held import Held, Whole
-from job.training.loss import summed_loss
+from job.training.loss import masked_row, micro_batch, summed_loss
 from job.training.model import accepts, keeps_documents_apart
 from job.training.snapshot import trainable_parameters
 from job.training.steps import Agreement, Layout, StepBatch, StepLoader, seed_everything
@@ -191,7 +191,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if self.is_deepspeed_enabled:
             from job.training.shards import Shards  # imports deepspeed
 
-            self.held = Shards(self.model, self.own_optimizer, before)
+            self.held = Shards(self.model, self.own_optimizer, before, self.layout.device)
         else:
             self.held = Whole(self.model, self.own_optimizer, dist.is_initialized())
         return prepared
@@ -204,7 +204,19 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             step, folder = self._resume
             self.held.restore(step, folder)
             self._set_schedule(step)
+        if dist.is_initialized() and not self.is_deepspeed_enabled:
+            self._settle_buckets()
         self.conductor.begun()
+
+    def _settle_buckets(self) -> None:
+        """DDP sums gradients in buckets that it fills anew after its first backward pass. Of three numbers or more the
+        order of their sum counts, so the first step of a resumed run would have other bits: a row of which nothing is
+        trained goes first."""
+        row = micro_batch([masked_row(self.rows.row(0))], self.layout.padded, self.layout.device)
+        self.model_wrapped.train()
+        with self.compute_loss_context_manager():
+            self.accelerator.backward(summed_loss(self.model_wrapped, row, self.skips_untrained))
+        self.model_wrapped.zero_grad()
 
     def _init_training_state(
         self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: Any, trial: Any
