@@ -22,11 +22,10 @@ if __name__ == "__main__":
 
 import torch
 import torch.distributed as dist
-from trl import SFTConfig
 
 from job.config import RunConfig
-from job.config.deepspeed import deepspeed_config
 from job.errors import ConfigError, HardwareError, OutOfMemory, Stopped
+from job.training.arguments import trainer_arguments
 from job.training.batches import Schedule
 from job.training.conductor import Conductor, Samples
 from job.training.dataset import PreparedRows
@@ -42,7 +41,7 @@ from job.training.stored import Stored
 from job.training.tokenizer import load_tokenizer
 from job.training.trainer import Trainer
 
-OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit"}
+REFUSED = "can't allocate memory"  # by torch's allocator on the CPU
 
 
 def train(run: RunDir, rank: int) -> None:
@@ -51,9 +50,11 @@ def train(run: RunDir, rank: int) -> None:
     config = RunConfig.from_dict(spec.config)
     try:
         train_as_told(run, rank, spec, config)
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         raise OutOfMemory(
-            f"out of GPU memory with a token budget of {config.token_budget:,}: set train.token_budget lower, "
+            f"out of memory with a token budget of {config.token_budget:,}: set train.token_budget lower, "
             f"down to data.max_length ({config.data.max_length:,}), or data.max_length itself, or take a larger GPU"
         ) from error
 
@@ -122,6 +123,11 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     publish(run, spec, config, conductor, tokenizer, summary, rank)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """On the CPU torch has no error of its own for it."""
+    return not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError) or REFUSED in str(error)
+
+
 def saved_by_hooks(run: RunDir, spec: Spec, rank: int) -> Any:
     """What the user's own code knew at the step to go on from; only rank 0's node has it on disk."""
     if spec.resume_step is None:
@@ -144,56 +150,6 @@ def chosen_device() -> torch.device:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device
-
-
-def trainer_arguments(
-    run: RunDir, config: RunConfig, schedule: Schedule, device: torch.device, dtype: torch.dtype
-) -> SFTConfig:
-    """Every argument whose default could change the run is set here; what we do ourselves is switched off."""
-    train, engine = config.train, None
-    checkpointing = train.gradient_checkpointing
-    if config.parallel.strategy.startswith("zero"):
-        engine = deepspeed_config(config, "bf16" if dtype == torch.bfloat16 else "fp32")
-        if device.type == "cpu":
-            import deepspeed
-
-            # It would compile a shared-memory library first, for minutes; gloo does as well.
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return SFTConfig(
-        output_dir=str(run.path / "trainer"),
-        max_steps=schedule.steps,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=1,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=train.lr_scheduler_type,
-        warmup_steps=train.warmup(schedule.steps),
-        optim=OPTIMIZERS[train.optim],
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        seed=train.seed,
-        use_cpu=device.type == "cpu",
-        bf16=dtype == torch.bfloat16,
-        fp16=False,
-        tf32=None,
-        gradient_checkpointing=device.type == "cuda" if checkpointing == "auto" else bool(checkpointing),
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        max_length=config.data.max_length,
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
-        average_tokens_across_devices=False,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        ignore_data_skip=True,
-        deepspeed=engine,
-        **config.trl,
-    )
 
 
 def announce(events: EventWriter, trainer: Trainer, dtype: torch.dtype, done: int) -> None:

@@ -13,11 +13,12 @@ from job.config import RunConfig
 from job.errors import ConfigError, NotFinite
 from job.rundir import EventWriter, RunDir, Spec
 from job.training.batches import Schedule
+from job.training.boundary import Boundary
 from job.training.dataset import PreparedRows
 from job.training.evaluation import evaluate
 from job.training.hooks import Hooks
 from job.training.snapshot_writer import SnapshotWriter
-from job.training.trainer import Boundary, Trainer
+from job.training.trainer import Trainer
 
 SIGN_OF_LIFE_SECONDS = 2.0  # at most so often in an evaluation, or while samples are made
 SHOWN_ROWS = 8
@@ -79,10 +80,21 @@ class Conductor:
         seconds = self._interval.seconds if self._interval is not None else self._run.checkpoint_seconds()
         return time.monotonic() - self._last_snapshot >= (seconds or math.inf)
 
-    def begun(self) -> None:
-        """Do the evaluation that was due at the step we resume from and was not done; see to runs that are through."""
+    def ready(self) -> None:
         if self._writer is not None:
             self._writer.begin(self.trainer.held.capturer)
+
+    def rehearse(self) -> None:
+        if self._writer is not None:
+            self._writer.rehearse()
+        else:
+            self.trainer.held.take_part()
+
+    def tried(self, peak_bytes: int | None) -> None:
+        self._events.write("trial", token_budget=self.trainer.layout.token_budget, peak_bytes=peak_bytes)
+
+    def begun(self) -> None:
+        """Do the evaluation that was due at the step we resume from and was not done; see to runs that are through."""
         self._announce(self.trainer)
         step, best_before = self._resume_step, self._best_step()
         if self._all_stop():

@@ -10,7 +10,7 @@ import torch
 
 from job.training.capture import Capturer, Capturing
 from job.training.packed import Tensors
-from job.training.snapshot import restore_optimizer, restore_parameters
+from job.training.snapshot import restore_optimizer, restore_parameters, trainable_parameters
 
 
 class Held(Protocol):
@@ -25,6 +25,10 @@ class Held(Protocol):
 
     def restore(self, step: int, folder: Path) -> None:
         """From the snapshot of `step` that rank 0 has in `folder`. Raises: DataError when it is another model's."""
+        ...
+
+    def step_of_trial(self) -> None:
+        """One step of the optimizer, at a learning rate of zero, if the backward pass was none."""
         ...
 
     def forget_trial(self) -> None:
@@ -52,6 +56,12 @@ class Whole:
     def restore(self, step: int, folder: Path) -> None:
         restore_parameters(folder, self._model, self._shared)
         restore_optimizer(folder, step, self._model, self._optimizer, self._shared)
+
+    def step_of_trial(self) -> None:
+        for parameter in trainable_parameters(self._model).values():
+            if parameter.grad is not None:
+                parameter.grad.zero_()  # what overflowed would move the weights at any rate
+        self._optimizer.step()
 
     def forget_trial(self) -> None:
         self._model.zero_grad(set_to_none=True)

@@ -87,6 +87,9 @@ class Shards:
                     self._set(name, key, state.tensor(f"{key}/{name}"))
         self._count(step)
 
+    def step_of_trial(self) -> None:
+        """DeepSpeed's backward pass was one."""
+
     def forget_trial(self) -> None:
         for flat in self._flats():
             for key in AVERAGES:

@@ -4,16 +4,18 @@ The training loop waits for the copy into a host buffer, and for a buffer: there
 snapshot can be taken while the one before is still being written.
 """
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from job.errors import HardwareError
+from job.host_memory import available_bytes
 from job.rundir import RunDir
 from job.training.buffers import HostBuffer
 from job.training.capture import Capturing
-from job.training.host_memory import available_bytes
 from job.training.packed import Kinds
 from job.training.snapshot import Snapshot, write
 
@@ -63,6 +65,23 @@ class SnapshotWriter:
         with self._changed:
             self._waiting.append(_Waits(snapshot, needed, buffer))
             self._changed.notify_all()
+
+    def rehearse(self) -> None:
+        """Copy what a snapshot copies, and look whether the disk has room for two; nothing is written.
+
+        Raises: HardwareError when it has not.
+        """
+        assert self._capturer is not None, "begin comes first"
+        buffer = self._buffer(needed=False)
+        self._capturer.capture(0, [], buffer).copied()
+        with self._changed:
+            self._free.append(buffer)
+        free = shutil.disk_usage(self._run.snapshots).free
+        if free < BUFFERS * buffer.size_bytes:
+            raise HardwareError(
+                f"two snapshots take {BUFFERS * buffer.size_bytes / 1e9:.1f} GB and {self._run.snapshots} has "
+                f"{free / 1e9:.1f} GB free; free some, or set SFT_JOB_HOME"
+            )
 
     def wait(self) -> None:
         """Until everything taken is on disk. Raises as `take`."""

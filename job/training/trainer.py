@@ -5,9 +5,9 @@ whether the loss is finite: so all of them act at the same step.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,43 +16,15 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from job.training import trial
 from job.training.batches import Schedule
+from job.training.boundary import Boundary, Conductor
 from job.training.dataset import PreparedRows
 from job.training.held import Held, Whole
 from job.training.loss import masked_row, micro_batch, summed_loss
 from job.training.model import accepts, keeps_documents_apart
 from job.training.snapshot import trainable_parameters
 from job.training.steps import Agreement, Layout, StepBatch, StepLoader, seed_everything
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """What happened in one step, the same on every rank."""
-
-    step: int
-    loss: float
-    finite: bool
-    stop: bool
-    checkpoint: bool
-    grad_norm: float
-    learning_rate: float
-    trained_tokens: int
-
-
-class Conductor(Protocol):
-    """What the story of the rank decides at a step boundary."""
-
-    @property
-    def over(self) -> bool: ...
-    def begun(self) -> None:
-        """Everything is restored; no step of this attempt was taken yet."""
-        ...
-
-    def stop_requested(self) -> bool: ...
-    def checkpoint_due(self, step: int) -> bool: ...
-    def step_done(self, boundary: Boundary) -> bool:
-        """Returns whether training ends here."""
-        ...
 
 
 class _Begun(TrainerCallback):  # type: ignore[misc]
@@ -117,18 +89,19 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         total = torch.zeros((), device=self.layout.device)
         for at, micro in enumerate(inputs.micros):
             last = at == len(inputs.micros) - 1
-            with self._unless_last(model, last), self.compute_loss_context_manager():
+            with nullcontext() if last else self.gradients_apart(), self.compute_loss_context_manager():
                 loss = summed_loss(model, micro, self.skips_untrained) / inputs.trained_tokens
-                self._backward(loss * self.layout.world_size, last)
+                self.backward(loss * self.layout.world_size, last)
             total += loss.detach()
         return total
 
-    def _unless_last(self, model: Any, last: bool) -> AbstractContextManager[Any]:
-        """Gradients of all but the last micro-batch stay on their rank; DeepSpeed's engine sees to that itself."""
-        return nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model)
+    def gradients_apart(self) -> AbstractContextManager[Any]:
+        """What is found in it stays on its rank; DeepSpeed's engine sees to that itself, by `last` below."""
+        return nullcontext() if self.is_deepspeed_enabled else self.accelerator.no_sync(self.model_wrapped)
 
-    def _backward(self, loss: torch.Tensor, last: bool) -> None:
-        if self.is_deepspeed_enabled:  # its engine clips and steps with the last
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """`last`: of the step's micro-batches, with which DeepSpeed's engine also clips and steps."""
+        if self.is_deepspeed_enabled:
             self.accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=last)
         else:
             self.accelerator.backward(loss)
@@ -200,6 +173,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.layout = replace(
             self.layout, padded=not keeps_documents_apart(self.model, self.layout.device, self._compute)
         )
+        self.conductor.ready()
+        if trial.due(self.layout.device):
+            self.conductor.tried(trial.try_worst(self))
         if self._resume is not None:
             step, folder = self._resume
             self.held.restore(step, folder)
@@ -239,3 +215,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         wrapped: Any = self.optimizer
         own: torch.optim.Optimizer = getattr(wrapped, "optimizer", wrapped)
         return own
+
+    @property
+    def base_optimizer(self) -> torch.optim.Optimizer:
+        """Torch's, or bitsandbytes', also where DeepSpeed shards it."""
+        own: Any = self.own_optimizer
+        base: torch.optim.Optimizer = own.optimizer if self.is_deepspeed_enabled else own
+        return base

@@ -7,6 +7,7 @@ its ranks ended. It never computes, and has no threads when it forks.
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -35,17 +36,17 @@ def main() -> None:
     warm_up()
     for line in sys.stdin:
         asked = json.loads(line)
-        codes = leg(asked["folder"], asked["environments"], asked["seconds"])
+        codes = leg(asked["folder"], asked["environments"], asked["seconds"], asked["memory_bytes"])
         os.write(answers, (json.dumps(codes) + "\n").encode())
 
 
-def leg(folder: str, environments: list[dict[str, str]], seconds: float) -> list[int]:
-    """Exit codes by rank; when one fails, or the time is over, the others are ended."""
+def leg(folder: str, environments: list[dict[str, str]], seconds: float, memory_bytes: int | None) -> list[int]:
+    """Exit codes by rank; when one fails, or the time is over, the others are ended. `memory_bytes`: of each rank."""
     forge = os.getpid()
     ranks = []
     for environment in environments:
         if (pid := os.fork()) == 0:
-            become_rank(Path(folder), environment, forge)
+            become_rank(Path(folder), environment, forge, memory_bytes)
         ranks.append(pid)
     codes: dict[int, int] = {}
     until = time.monotonic() + seconds
@@ -64,7 +65,7 @@ def leg(folder: str, environments: list[dict[str, str]], seconds: float) -> list
     return [codes[pid] for pid in ranks]
 
 
-def become_rank(folder: Path, environment: dict[str, str], forge: int) -> None:
+def become_rank(folder: Path, environment: dict[str, str], forge: int, memory_bytes: int | None) -> None:
     """`python -m job.train FOLDER`, its imports done already. Never returns."""
     code = FAILED
     try:
@@ -74,6 +75,8 @@ def become_rank(folder: Path, environment: dict[str, str], forge: int) -> None:
 
         die_with(forge)
         os.environ.update(environment)
+        if memory_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         rank = environment.get("RANK", "0")
         log = os.open(folder / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)

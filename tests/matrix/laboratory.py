@@ -6,7 +6,6 @@ prepared rows, going on from the snapshot that another way's ranks wrote.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -50,6 +49,7 @@ class Case:
     name: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float = TOLERANCE
+    memory_bytes: int | None = None  # that a rank may take
 
     def config(self, root: Path) -> RunConfig:
         made = RunConfig.from_dict(
@@ -76,6 +76,7 @@ class Trained:
     evaluations: list[float]
     tensors: dict[str, npt.NDArray[Any]]
     middle: Path
+    tried: list[dict[str, Any]]  # what was told of the trial
 
 
 class Laboratory:
@@ -113,16 +114,17 @@ class Laboratory:
         machine = Topology("cpu", way.ranks, way.strategy)
         port = free_port()
         environments = [rank_environment(machine, rank, port) for rank in machine.ranks]
-        codes = self._ask(run.path, environments)
+        codes = self._ask(run.path, environments, case.memory_bytes)
         logs = "\n".join(
             f"--- {path.name}\n{path.read_text(encoding='utf-8')[-3000:]}" for path in run.path.glob("rank-*.log")
         )
         assert codes == [0] * way.ranks, f"{case.name} {way}: {codes}\n{logs}"
         return self._found(run)
 
-    def _ask(self, folder: Path, environments: list[dict[str, str]]) -> list[int]:
+    def _ask(self, folder: Path, environments: list[dict[str, str]], memory_bytes: int | None) -> list[int]:
         assert self._forge.stdin is not None and self._forge.stdout is not None
         asked = {"folder": str(folder), "environments": environments, "seconds": LEG_SECONDS}
+        asked["memory_bytes"] = memory_bytes
         self._forge.stdin.write(json.dumps(asked) + "\n")
         self._forge.stdin.flush()
         codes: list[int] = json.loads(self._forge.stdout.readline())
@@ -158,7 +160,8 @@ class Laboratory:
         steps = [ids for ids in rows if len(ids) <= BATCH][: len(losses)]
         evaluations = [event["metrics"]["eval_loss"] for event in told if event["kind"] == "evaluation"]
         tensors = load_file(next(run.final.glob("*model.safetensors")))
-        return Trained(losses, steps, evaluations, tensors, run.snapshot(MIDDLE))
+        tried = [event for event in told if event["kind"] == "trial"]
+        return Trained(losses, steps, evaluations, tensors, run.snapshot(MIDDLE), tried)
 
 
 def compare(case: Case, whole: Trained, resumed: Trained, said: str) -> None:
@@ -176,10 +179,6 @@ def assert_same_bits(whole: Trained, resumed: Trained, said: str) -> None:
     assert resumed.tensors.keys() == whole.tensors.keys() and resumed.tensors
     for name, tensor in resumed.tensors.items():
         assert tensor.tobytes() == whole.tensors[name].tobytes(), f"{said}: {name} has other bits"
-
-
-def scratch(root: Path) -> None:
-    shutil.rmtree(root / "legs", ignore_errors=True)
 
 
 def with_fields(case: Case, name: str, **fields: Any) -> Case:

@@ -2,6 +2,7 @@
 had happened. All pairs: `python -m tests.matrix`."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -99,3 +100,13 @@ def test_in_bf16_the_fp32_copies_go_along(laboratory: Laboratory, way: Way) -> N
 def test_offloading_changes_no_number(laboratory: Laboratory, way: Way, offload: str) -> None:
     case = with_fields(LORA, f"offload-{offload}", parallel__offload=offload)
     compare(case, laboratory.whole(LORA, way), laboratory.resumed(case, way, way), f"{way}, {offload} offloaded")
+
+
+@pytest.mark.parametrize("way", [ALONE, Way("ddp", 2), Way("zero1", 2), Way("zero3", 2)], ids=str)
+def test_the_trial_of_the_worst_micro_batch_leaves_no_trace(laboratory: Laboratory, way: Way) -> None:
+    limited = replace(LORA, name="limited", memory_bytes=1 << 40)
+    whole, tried = laboratory.whole(LORA, way), laboratory.whole(limited, way)
+    assert (len(whole.tried), len(tried.tried)) == (0, 1)
+    assert_same_bits(tried, replace(whole, losses=tried.losses), f"{way}, tried")
+    assert tried.losses == whole.losses
+    assert_same_bits(whole, laboratory.resumed(limited, way, way), f"{way} to {way}, tried")
