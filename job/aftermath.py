@@ -6,7 +6,7 @@ Libraries warn a lot; a reader wants the cause. So all they said stays in the lo
 import re
 from dataclasses import dataclass
 
-from job.errors import ConfigError, JobError, RankHung
+from job.errors import ConfigError, JobError, NodeLost, RankHung
 from job.rundir import RunDir
 
 SHOWN_LINES = 30
@@ -29,8 +29,8 @@ def aftermath(local: RunDir, error: JobError, stacks: str) -> Aftermath:
     """Of one launch. `error`: why it ended; `stacks`: of ranks that hung, else ""."""
     if isinstance(error, RankHung):
         return Aftermath(stacks.splitlines(), "stacks.txt", stacks.encode()) if stacks else Aftermath([])
-    if isinstance(error, ConfigError):
-        return Aftermath([])  # its message says it all
+    if isinstance(error, ConfigError | NodeLost):
+        return Aftermath([])  # its message says it all; what ranks then say is that a peer is gone
     rank = f"rank-{failed_rank(error)}"
     try:
         content = local.log(rank).read_bytes()[-KEPT_BYTES:]
@@ -43,7 +43,7 @@ def aftermath(local: RunDir, error: JobError, stacks: str) -> Aftermath:
 
 def failed_rank(error: JobError) -> int:
     """Where there are several ranks the message begins with its number."""
-    named = re.match(r"rank (\d+)\b", str(error))
+    named = re.match(r"(?:node \d+, )?rank (\d+)\b", str(error))
     return int(named[1]) if named else 0
 
 

@@ -3,18 +3,22 @@
 Whatever ends it, the last commit stands, and its end record says why it ended.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from job.aftermath import aftermath
+from job.budgets import Budget
 from job.config import RunConfig, trajectory_digest
 from job.errors import DataError, ExitCode, JobError, RankCrashed, Stopped
 from job.follow import POLL_SECONDS, Follow, standing
+from job.host.crew import Crew
 from job.host.launcher import Ended
 from job.host.preemption import Stop
 from job.host.topology import Topology
 from job.inputs import Inputs
+from job.leaving import LEAVE_SECONDS, refuse_to_begin
 from job.measured import Measured
+from job.nodes import gather_nodes, tell_nodes
 from job.pacer import Pacer
 from job.publish import publish
 from job.receipt import Receipt, prepared_rows
@@ -31,7 +35,6 @@ from job.storage.records import RUN, Commit
 from job.storage.store import ObjectStore
 from job.versions import versions
 
-LEAVE_SECONDS = 2.0  # of the grace period is left for the end record and the report
 RECEIPT_SECONDS = 2.0  # at the end, for what it still has to store
 
 Resumed = tuple[str, Commit] | None
@@ -39,11 +42,8 @@ Resumed = tuple[str, Commit] | None
 
 @dataclass
 class Attempt:
-    """One attempt on one node, after its claim.
-
-    `store`: what is read on the way in stops with a stop request. `lasting`: what is written on the way out has the
-    whole grace period.
-    """
+    """After the claim. What is read on the way in, by `store`, stops with a stop request; what is written on the way
+    out, by `lasting`, has the whole grace period."""
 
     config: RunConfig
     store: ObjectStore
@@ -51,6 +51,8 @@ class Attempt:
     owner: Owner
     inputs: Inputs
     machine: Topology
+    layout: Budget
+    crew: Crew
     local: RunDir
     stop: Stop
     report: Report
@@ -58,6 +60,7 @@ class Attempt:
     measured: Measured = field(default_factory=Measured)
     committer: Committer | None = None
     receipt: Receipt | None = None
+    launches: int = 0
     look_at: str = ""  # where the failed ranks' log, or their stacks, are kept
 
     def run(self) -> None:
@@ -66,6 +69,7 @@ class Attempt:
         heart = Heartbeat(self.lasting, self.owner)
         try:
             with heart:
+                tell_nodes(self.crew, self.config, self.store, self.owner, self.inputs, self.local)
                 committer = self._train(heart)
                 if self.receipt is not None:
                     self.receipt.wait(RECEIPT_SECONDS)
@@ -90,9 +94,11 @@ class Attempt:
             committer = self._ready(self._restored())
             pacer.update(self.measured)
             refuse_to_begin(self.stop)
+            gather_nodes(self.crew, self.stop, heart, committer)
             follow = Follow(
                 self.config,
                 self.machine,
+                self.crew,
                 self.local,
                 self.stop,
                 heart,
@@ -101,13 +107,15 @@ class Attempt:
                 self.report,
                 self.receipt,
                 lambda: pacer.update(self.measured),
+                self.layout.keep,
             )
             ended = follow.to_the_end()
             self._conclude(ended, follow)
             if ended.error is None:
                 return committer
-            restarts.refuse(ended.error, committer.parent, heart.stepped)
-            self.report.message(f"{ended.error}; the ranks begin again in place, {standing(committer)}")
+            if not (lowered := self.layout.lower(ended.error)):
+                restarts.refuse(ended.error, committer.parent, heart.stepped)
+            self.report.message(f"{ended.error}; {lowered}the ranks begin again in place, {standing(committer)}")
             self.local.clear_launch()
 
     def _restored(self) -> Resumed:
@@ -138,9 +146,18 @@ class Attempt:
             self.committer.go_on_from(resumed[0] if resumed else None, evaluations)
         best = config.best.step_of(evaluations)
         fetch_best(self.store, best, self.local.best, wanted=config.best.final == "best")
-        Spec(config.to_dict(), self.owner.attempt, self.owner.nonce, self.inputs.base_source, step, evaluations).write(
-            self.local
-        )
+        self.launches += 1
+        Spec(
+            self.layout.settled().to_dict(),
+            self.owner.attempt,
+            self.owner.nonce,
+            self.inputs.base_source,
+            step,
+            evaluations,
+            self.launches,
+            self.inputs.fingerprint,
+            config.parallel.wait_seconds,
+        ).write(self.local)
         return self.committer
 
     def _committer(self, resumed: Resumed) -> Committer:
@@ -157,7 +174,9 @@ class Attempt:
             config.best.step_of,
             self.report.message,
             needs_best=config.best.final == "best",
-            before_first=lambda: begin(config, self.lasting, self.owner, self.inputs, self.local),
+            before_first=lambda: begin(
+                config, self.lasting, self.owner, self.inputs, self.local, rows_stored=self.crew.several
+            ),
         )
 
     def _receipt(self, resumed: Resumed) -> Receipt | None:
@@ -217,17 +236,6 @@ class Attempt:
             write_end(self.lasting, self.owner, code, reason, step, heart.stepped, heart.seconds)
         except JobError as error:
             self.report.message(f"the end of attempt {self.owner.attempt} was not recorded: {error}")
-
-
-def refuse_to_begin(stop: Stop) -> None:
-    """Starting ranks takes longer than a grace period may last. Raises: Stopped."""
-    if stop.requested():
-        raise Stopped(f"stopped by {stop.reason} before the next step of this attempt; run the same command again")
-
-
-def lasting(stop: Stop) -> Callable[[], bool]:
-    """When writing on the way out has to end too."""
-    return lambda: stop.seconds_left < LEAVE_SECONDS
 
 
 def opening(owner: Owner, resumed: Resumed) -> str:

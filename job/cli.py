@@ -110,6 +110,36 @@ def inspect(run: str, sets: tuple[str, ...], row: int | None, ids: bool, html: P
 
 
 @cli.command()
+@click.argument("run")
+@SETS
+@click.option("--gpus-per-node", metavar="COUNTxNAME-GB", help="Of a machine not at hand, like 8xH100-80.")
+@click.option("--nodes", type=click.IntRange(min=1), help="How many of them; default: as this job has.")
+@click.option("--launch", is_flag=True, help="Also each rank's command and environment.")
+@click.option("--deepspeed", is_flag=True, help="Also the DeepSpeed config, where the strategy has one.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def plan(
+    run: str,
+    sets: tuple[str, ...],
+    gpus_per_node: str | None,
+    nodes: int | None,
+    launch: bool,
+    deepspeed: bool,
+    as_json: bool,
+) -> None:
+    """Plan RUN (a RUN.yaml or a run folder): memory, steps, hours, checkpoints, grace, disk.
+
+    No weights are pulled, and the run folder is only read.
+    """
+    from job.host.preemption import hold_stop_signals
+
+    hold_stop_signals()
+    config = _config(run, sets)
+    from job.planned import plan as story
+
+    story(config, gpus_per_node=gpus_per_node, nodes=nodes, launch=launch, deepspeed=deepspeed, as_json=as_json)
+
+
+@cli.command()
 @click.argument("run", metavar="RUN[@STEP]")
 @click.option("--to", required=True, metavar="NEW", help="The new run folder: s3://bucket/prefix or a path.")
 @SETS
@@ -129,12 +159,14 @@ def fork(run: str, to: str, sets: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.option("--store", metavar="URI", help="s3://bucket/prefix, a path, or a RUN.yaml: where a run folder would be.")
+@click.option("--gpu", is_flag=True, help="Also try each GPU, and what connects them, by a program.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Of the ranks that --gpu starts.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def doctor(store: str | None, as_json: bool) -> None:
-    """Probe whether a run can live in a store, and print the least S3 policy it needs."""
-    from job.doctor import doctor as story
+def doctor(store: str | None, gpu: bool, device: str | None, as_json: bool) -> None:
+    """Probe whether a run could start on this machine and live in a store, and print the least S3 policy it needs."""
+    from job.doctor.story import doctor as story
 
-    story(store, as_json)
+    story(store, as_json, gpu, device)
 
 
 @cli.command()

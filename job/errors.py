@@ -70,6 +70,10 @@ class RankHung(RankCrashed):
     """The ranks took no step for much longer than they usually need."""
 
 
+class NodeLost(RankCrashed):
+    """A node's supervisor is gone, or cannot be reached any more."""
+
+
 class NoProgress(JobError):
     """Several attempts in a row crashed, hung or vanished without a new commit."""
 
@@ -96,7 +100,7 @@ class Busy(JobError):
 
 def error_for(code: int, message: str) -> JobError:
     """The error class whose exit code is `code`, so that a rank's error leaves the supervisor as it left the rank."""
-    for kind in (ConfigError, DataError, HardwareError, OutOfMemory, StorageError, Stopped, Fenced, Busy):
+    for kind in (ConfigError, DataError, HardwareError, OutOfMemory, StorageError, NoProgress, Stopped, Fenced, Busy):
         if kind.exit_code == code:
             return kind(message)
     return RankCrashed(message)

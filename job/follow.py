@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from job.config import RunConfig
 from job.errors import ExitCode, NotFinite, RankHung
 from job.host.budget import decide, ranks_deadline, snapshot_deadline
-from job.host.launcher import Ended, Ranks
+from job.host.crew import AllRanks, Crew
+from job.host.launcher import Ended
 from job.host.preemption import Stop
-from job.host.stacks import stacks
 from job.host.topology import Topology
 from job.host.watchdog import Watchdog
 from job.measured import Measured
@@ -29,6 +29,7 @@ class Follow:
 
     config: RunConfig
     machine: Topology
+    crew: Crew
     local: RunDir
     stop: Stop
     heart: Heartbeat
@@ -37,6 +38,7 @@ class Follow:
     report: Report
     receipt: Receipt | None  # of what the attempt resumed
     committed: Callable[[], object]  # called after each commit
+    proven: Callable[[Measured], object] = lambda measured: None  # likewise
     stacks: str = ""  # of ranks that hung
 
     def __post_init__(self) -> None:
@@ -47,7 +49,7 @@ class Follow:
 
     def to_the_end(self) -> Ended:
         flushed = time.monotonic()
-        with Ranks(self.local, self.machine) as ranks:
+        with self.crew.ranks(self.local, self.machine) as ranks:
             self.report.starting(self.machine.world_size)
             while (ended := ranks.ended() or self._to_end(ranks)) is None:
                 self._listen()
@@ -85,16 +87,17 @@ class Follow:
             self.measured.uploaded(done.seconds)
             self.report.committed(done.step, done.seconds, done.size_bytes)
             self.committed()
+            self.proven(self.measured)
             self.report.flush()
 
-    def _to_end(self, ranks: Ranks) -> Ended | None:
+    def _to_end(self, ranks: AllRanks) -> Ended | None:
         """Why ranks that still run are to be ended now."""
         if self.stop.requested():
             self._listen()  # what the ranks told before the stop counts: they may be training by now
             if (ended := self._to_leave()) is not None:
                 return ended
         if (problem := self._watchdog.overdue()) is not None:
-            self.stacks = stacks(self.local, ranks.alive)
+            self.stacks = ranks.stacks()
             return Ended(ExitCode.CRASHED, RankHung(problem))
         return None
 
@@ -109,6 +112,7 @@ class Follow:
             if spend == "checkpoint":
                 self.report.message(f"{stop.reason}: stopping at the next step")
                 self.local.request_stop(stop.reason or "stop")
+                self.crew.stopping(stop.reason or "stop", stop.seconds_left)
                 return None
             what = "the upload under way is finished" if spend == "finish_upload" else standing(self.committer)
             self.report.message(f"{stop.reason}: {stop.seconds_left:.0f} s are too few for another checkpoint; {what}")

@@ -47,6 +47,7 @@ class Inputs:
     chat: bool
     init: dict[str, str] = field(default_factory=dict)  # file name -> digest
     init_source: str | None = None  # the folder that holds them, its revision pinned
+    tokenizer: dict[str, str] = field(default_factory=dict)  # file name -> digest
 
 
 def gather(
@@ -64,14 +65,14 @@ def gather(
     pull = pull_for(config, stop, listener)
     base_source = record.base_source if record else config.model.base
     tokenizer_source = record.tokenizer_source if record else config.model.tokenizer or base_source
-    tokenizer = _pull_tokenizer(config, tokenizer_source, run, pull)
+    tokenizer = bring_tokenizer(config, tokenizer_source, run, pull)
     in_place(run, tokenizer, "tokenizer")
     if record is None:
         _prepare(config, run, pull, stop, listener)
     else:
         reuse(record.prepared, store, run)
         same_hooks(config, run)
-    weights = _pull_weights(config, base_source, run, pull)
+    weights = bring_weights(config, base_source, run, pull)
     in_place(run, weights, "base")
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
     if record is not None:
@@ -81,9 +82,10 @@ def gather(
     check_fit(summary, run.base / "config.json", base_source, tokenizer_source, len(config.model.add_tokens))
     check_lora_targets(config, run, listener)
     inputs = Inputs(summary["fingerprint"], weights.files, weights.source, tokenizer.source, summary["chat"])
+    inputs = replace(inputs, tokenizer=tokenizer.files)
     if config.model.init is None or commit_keys(store):
         return inputs
-    start = _pull_init(config, record.init_source if record and record.init_source else None, run, pull, listener)
+    start = bring_init(config, record.init_source if record and record.init_source else None, run, pull, listener)
     if record is not None:
         same_initial(record.init, start)
     return replace(inputs, init=start.files, init_source=start.source)
@@ -97,7 +99,7 @@ def prepare_anew(config: RunConfig, base_source: str, run: RunDir, stop: Stop, l
     check_hooks(config, begun=False)
     check_room(run)
     pull = pull_for(config, stop, listener)
-    tokenizer = _pull_tokenizer(config, config.model.tokenizer or base_source, run, pull)
+    tokenizer = bring_tokenizer(config, config.model.tokenizer or base_source, run, pull)
     in_place(run, tokenizer, "tokenizer")
     _prepare(config, run, pull, stop, listener)
     summary = json.loads((run.prepared / "summary.json").read_text(encoding="utf-8"))
@@ -109,11 +111,11 @@ def prepare_anew(config: RunConfig, base_source: str, run: RunDir, stop: Stop, l
 def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listener) -> None:
     """`sft-job pull`: tokenizer, data and weights into this machine's cache; `run` is only where they are linked."""
     pull = pull_for(config, stop, listener)
-    _pull_tokenizer(config, config.model.tokenizer or config.model.base, run, pull)
+    bring_tokenizer(config, config.model.tokenizer or config.model.base, run, pull)
     bring_data(config, run, pull)
-    _pull_weights(config, config.model.base, run, pull)
+    bring_weights(config, config.model.base, run, pull)
     if config.model.init is not None:
-        _pull_init(config, None, run, pull, listener)
+        bring_init(config, None, run, pull, listener)
 
 
 def pull_for(config: RunConfig, stop: Stop, listener: Listener) -> Pull:
@@ -129,7 +131,7 @@ def _field(name: str) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _pull_tokenizer(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
+def bring_tokenizer(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
     with _field("model.tokenizer" if config.model.tokenizer else "model.base"):
         pulled = pull_tokenizer(source, run.tokenizer, pull, config.model.trust_remote_code)
         if CONFIG in pulled.files:  # a tokenizer is found by it: its readers would name our copy of it
@@ -137,12 +139,12 @@ def _pull_tokenizer(config: RunConfig, source: str, run: RunDir, pull: Pull) -> 
         return pulled
 
 
-def _pull_weights(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
+def bring_weights(config: RunConfig, source: str, run: RunDir, pull: Pull) -> Pulled:
     with _field("model.base"):
         return pull_weights(source, run.base, pull, config.model.trust_remote_code)
 
 
-def _pull_init(config: RunConfig, pinned: str | None, run: RunDir, pull: Pull, listener: Listener) -> Pulled:
+def bring_init(config: RunConfig, pinned: str | None, run: RunDir, pull: Pull, listener: Listener) -> Pulled:
     with _field("model.init"):
         initial = pull_initial(pinned or config.model.init or "", run.init, pull, config.model.trust_remote_code)
         if warning := check_initial(config, initial):
@@ -155,6 +157,7 @@ def in_place(run: RunDir, pulled: Pulled, name: str) -> None:
     """A source that is read where it lies gets a link in the run folder, so that ranks find all in one place."""
     link = run.path / "inputs" / name
     if pulled.path != link:
+        link.unlink(missing_ok=True)
         link.symlink_to(pulled.path, target_is_directory=True)
 
 

@@ -128,7 +128,7 @@ def ranks(config: RunConfig) -> int:
     """As many as the machine would start; as the config says where the machine has not what it asks for."""
     try:
         return topology(config).world_size
-    except HardwareError:
+    except (ConfigError, HardwareError):
         asked = config.parallel.nproc_per_node
         return asked if isinstance(asked, int) else 1
 

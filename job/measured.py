@@ -17,11 +17,14 @@ class Measured:
     def __init__(self) -> None:
         self._steps: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._blocked, self._written, self._uploads = (deque[float](maxlen=WINDOW_CHECKPOINTS) for _ in range(3))
+        self.trial: dict[str, Any] | None = None  # of the fullest micro-batch, once it was seen to fit
 
     def saw(self, events: Sequence[dict[str, Any]]) -> None:
         for event in events:
             if event["kind"] == "step":
                 self._steps.append(float(event["seconds"]))
+            elif event["kind"] == "trial":
+                self.trial = event
             elif event["kind"] == "snapshot":
                 self._blocked.append(float(event["blocked_seconds"]))
             elif event["kind"] == "snapshot_written":

@@ -21,11 +21,15 @@ class Told(Protocol):
 
 
 def check_installed(config: RunConfig) -> None:
-    """Before anything is pulled: is the optimizer asked for installed? Raises: ConfigError."""
-    if config.train.optim == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "train.optim adamw_8bit needs bitsandbytes: pip install 'sft-job[bnb]', or set train.optim: adamw"
-        )
+    """Before anything is pulled: is what bitsandbytes does asked for, and is it not installed? Raises: ConfigError."""
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        return
+    for asked, field, instead in (
+        (config.train.optim == "adamw_8bit", "train.optim adamw_8bit", "train.optim: adamw"),
+        (config.model.quantize is not None, f"model.quantize {config.model.quantize}", "model.quantize: null"),
+    ):
+        if asked:
+            raise ConfigError(f"{field} needs bitsandbytes: pip install 'sft-job[bnb]', or set {instead}")
 
 
 def check_hooks(config: RunConfig, begun: bool) -> None:

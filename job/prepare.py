@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from job.config import RunConfig
+from job.cores import usable_cores
 from job.errors import DataError, Stopped
 from job.rundir import EventWriter, Prepare, RunDir
 from job.training import verdict
 from job.training.account import summary_of
 from job.training.batching import SPLITS, batches, counted, held_out
-from job.training.cores import usable_cores
 from job.training.dataset import RowWriter
 from job.training.findings import Findings
 from job.training.fingerprint import digest, fingerprint

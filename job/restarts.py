@@ -1,8 +1,9 @@
 """Whether ranks that failed are started again in place: from the last commit, at most twice without a new one."""
 
-from job.errors import JobError, NotFinite, RankCrashed, RankHung
+from job.errors import JobError, NodeLost, NotFinite, RankCrashed, RankHung
 
 RESTARTS = 2  # without a new commit
+LOSSES = 5  # of nodes, likewise: a node may well be taken away several times
 
 
 class Restarts:
@@ -10,7 +11,7 @@ class Restarts:
 
     def __init__(self) -> None:
         self._commit: str | None = None
-        self._count = 0
+        self._count = self._losses = 0
         self._not_finite: set[str] = set()
 
     def refuse(self, error: JobError, commit: str | None, stepped: bool) -> None:
@@ -21,10 +22,16 @@ class Restarts:
         """
         if not isinstance(error, RankCrashed | NotFinite):
             raise error
-        if isinstance(error, RankCrashed) and not isinstance(error, RankHung) and not stepped:
+        lost = isinstance(error, NodeLost)
+        if isinstance(error, RankCrashed) and not isinstance(error, RankHung) and not lost and not stepped:
             raise error
         if commit != self._commit:
-            self._commit, self._count = commit, 0
+            self._commit, self._count, self._losses = commit, 0, 0
+        if lost:
+            self._losses += 1
+            if self._losses > LOSSES:
+                raise NodeLost(f"{error}, the {self._losses}th time since {commit or 'the start'}")
+            return
         self._count += 1
         since = commit or "the start"
         if isinstance(error, NotFinite):

@@ -6,23 +6,28 @@ reaches the folder either finishes the run or leaves it further along.
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from rich.console import Console
 
 from job import __version__
-from job.attempt import Attempt, lasting, refuse_to_begin
+from job.attempt import Attempt
+from job.budgets import budget
 from job.config import RunConfig
 from job.errors import Stopped
+from job.host.crew import Crew, crew
 from job.host.notices import watch
 from job.host.preemption import Stop
-from job.host.topology import topology
+from job.host.topology import Topology, topology
 from job.inputs import gather, pull_everything
+from job.leaving import lasting, refuse_to_begin
 from job.report.report import Report
 from job.report.trackers import check_trackers
 from job.rundir import RunDir
 from job.settled import read_result, read_run, refuse_another_run, settle
 from job.storage.attempts import claim, ensure_idle
 from job.storage.history import history, refuse_futile
+from job.storage.records import RunRecord
 from job.storage.store import ObjectStore, open_store
 from job.workspace import workspace
 
@@ -90,6 +95,29 @@ def node(
         report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
         return
     machine = topology(config)
+    if not machine.leads:
+        from job.join import join
+
+        join(config, record, machine, store, stop, local, report)
+        return
+    with crew(config, machine, stop, report.message) as nodes:
+        lead(config, record, machine, nodes, store, stop, local, report, opener, take_over, try_again)
+
+
+def lead(
+    config: RunConfig,
+    record: RunRecord | None,
+    machine: Topology,
+    nodes: Crew,
+    store: ObjectStore,
+    stop: Stop,
+    local: RunDir,
+    report: Report,
+    opener: Opener,
+    take_over: bool,
+    try_again: bool,
+) -> None:
+    """One attempt, for all nodes of the job."""
     config = settle(config, record, machine)
     check_trackers(config)
     over = None if take_over else ensure_idle(store, stop.requested)
@@ -97,6 +125,8 @@ def node(
     if not try_again:
         refuse_futile(store, past, config.to_dict(), __version__)
     inputs = gather(config, record, store, local, stop, report)
+    layout = budget(config, local.base, machine, store, report.message)
+    machine = replace(machine, strategy=layout.choice.strategy)
     refuse_to_begin(stop)
     owner = claim(store, config.to_dict(), __version__, take_over=take_over, stopped=stop.requested, over=over)
     if not owner.conditional:
@@ -104,4 +134,4 @@ def node(
             f"{store.uri} has no conditional PUT: two jobs that start at the same moment are told apart only afterwards"
         )
     writing = opener(config, lasting(stop))
-    Attempt(config, store, writing, owner, inputs, machine, local, stop, report, past).run()
+    Attempt(config, store, writing, owner, inputs, machine, layout, nodes, local, stop, report, past).run()

@@ -10,7 +10,8 @@ from job import __version__
 from job.advice import way_on
 from job.config import RunConfig, load_config, trajectory, trajectory_diff, trajectory_digest, with_sets
 from job.errors import ConfigError, StorageError
-from job.host.topology import Topology, computes_bf16
+from job.host.gpus import computes_bf16
+from job.host.topology import Topology
 from job.inputs import Inputs
 from job.rundir import RunDir
 from job.storage.attempts import Owner, check_fence
@@ -49,14 +50,25 @@ def as_settled(config: RunConfig, record: RunRecord) -> RunConfig:
     return config.replace({path: at for path, at in record.trajectory.items() if ours.get(path) == "auto" != at})
 
 
-def begin(config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir) -> RunRecord:
-    """Write what makes this folder a run, unless an earlier attempt did: prepared rows, then `run.json`."""
+def store_rows(store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir) -> None:
+    """The prepared rows, for whoever needs them; a folder that holds no more than them is no run yet."""
+    folder = f"prepared/{inputs.fingerprint}/{owner.name}"
+    record = PreparedRecord(folder=folder, files=upload_folder(store, local.prepared, folder))
+    store.put_if_absent(f"prepared/{inputs.fingerprint}.json", record.dump())
+
+
+def begin(
+    config: RunConfig, store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir, rows_stored: bool = False
+) -> RunRecord:
+    """Write what makes this folder a run, unless an earlier attempt did: prepared rows, then `run.json`.
+
+    `rows_stored`: this attempt did that already.
+    """
     if (record := read_run(store)) is not None:
         refuse_another_run(config, record)
         return record
-    key = f"prepared/{inputs.fingerprint}.json"
-    folder = f"prepared/{inputs.fingerprint}/{owner.name}"
-    store.put_if_absent(key, PreparedRecord(folder=folder, files=upload_folder(store, local.prepared, folder)).dump())
+    if not rows_stored:
+        store_rows(store, owner, inputs, local)
     check_fence(store, owner)
     record = RunRecord(
         config=config.to_dict(),

@@ -35,7 +35,7 @@ from job.training.measures import layout as measured_layout
 from job.training.model import compute_dtype, load_model
 from job.training.peers import meet
 from job.training.sample import generate
-from job.training.snapshot import TRAINABLE, hooks_state, restore_parameters
+from job.training.snapshot import TRAINABLE, hooks_state, restore_parameters, under_all_names
 from job.training.steps import Layout
 from job.training.stored import Stored
 from job.training.tokenizer import load_tokenizer
@@ -75,8 +75,8 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
     dtype = compute_dtype(config, device.type)
     arguments = trainer_arguments(run, config, schedule, device, dtype)  # zero3 has to be known before a model is made
     init = run.init if config.model.init is not None and spec.resume_step is None else None
-    model = load_model(run.base, config, device.type, init, len(tokenizer))
-    if not config.parallel.strategy.startswith("zero"):  # DeepSpeed places it itself
+    model = load_model(run.base, config, str(device), init, len(tokenizer))
+    if not config.parallel.strategy.startswith("zero") and config.model.quantize is None:  # these are placed already
         model.to(device)
     at = Layout(rank, int(os.environ.get("WORLD_SIZE", "1")), config.token_budget, False, device)
 
@@ -97,7 +97,7 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
         return [{"prompt": one.prompt, "generation": one.generation} for one in made]
 
     def announced(trainer: Trainer) -> None:
-        announce(events, trainer, dtype, spec.resume_step or 0)
+        announce(events, trainer, config.parallel.strategy, dtype, spec.resume_step or 0)
 
     hooks = hooks_of(run, config.hooks)
     callbacks = hooks.begun(config.to_dict(), saved_by_hooks(run, spec, rank))
@@ -152,11 +152,10 @@ def chosen_device() -> torch.device:
     return device
 
 
-def announce(events: EventWriter, trainer: Trainer, dtype: torch.dtype, done: int) -> None:
+def announce(events: EventWriter, trainer: Trainer, strategy: str, dtype: torch.dtype, done: int) -> None:
     model, at, rows, schedule = trainer.model, trainer.layout, trainer.rows, trainer.schedule
-    sizes = [
-        (getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in model.parameters()
-    ]  # zero3 has parts
+    sizes = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in model.parameters()]
+    held = sum(one.ds_tensor.ds_numel if hasattr(one, "ds_tensor") else one.numel() for one in model.parameters())
     events.write(
         "training",
         steps=schedule.steps,
@@ -164,9 +163,11 @@ def announce(events: EventWriter, trainer: Trainer, dtype: torch.dtype, done: in
         rows=len(rows),
         parameters=sum(size for size, trained in sizes if trained),
         all_parameters=sum(size for size, _ in sizes),
+        held_parameters=held,  # by this rank, under zero3 its part
         computing=str(dtype).removeprefix("torch."),
         ranks=at.world_size,
         device=at.device.type,
+        strategy=strategy,
         layout=spoken_layout(rows, schedule, at),
     )
 
@@ -202,7 +203,7 @@ def publish(
         base_source=spec.base_source,
         eos_ids=summary["end_of_turn_ids"],
         dtype=base_dtype(run.base),
-        state_dict=tensors,
+        state_dict=None if tensors is None else under_all_names(tensors, model),
     )
 
 

@@ -32,6 +32,12 @@ class HookedStore:
         self.after("get", key)
         return data
 
+    def read(self, key: str, start: int, size: int) -> bytes:
+        self.before("read", key)
+        data = self.inner.read(key, start, size)
+        self.after("read", key)
+        return data
+
     def put(self, key: str, data: bytes) -> None:
         self.before("put", key)
         self.inner.put(key, data)

@@ -15,6 +15,7 @@ from job.config.values import (
     Interval,
     Names,
     Positive,
+    duration_seconds,
     interval,
 )
 
@@ -33,6 +34,11 @@ class ParallelConfig(Section):
         "none", description="Kept in host memory under ZeRO: the optimizer's state; all: with zero3 the parameters too."
     )
     wait_for_nodes: Duration = Field("10m", description="How long nodes wait for each other before they leave with 75.")
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long nodes wait for each other."""
+        return duration_seconds(self.wait_for_nodes)
 
 
 class CheckpointConfig(Section):

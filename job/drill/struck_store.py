@@ -27,6 +27,9 @@ class StruckStore:
     def get(self, key: str) -> bytes:
         return self._inner.get(key)
 
+    def read(self, key: str, start: int, size: int) -> bytes:
+        return self._inner.read(key, start, size)
+
     def put(self, key: str, data: bytes) -> None:
         self._inner.put(key, data)
 

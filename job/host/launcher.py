@@ -5,7 +5,6 @@ and only the supervisor may react. Each rank asks the kernel to KILL it when the
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -13,32 +12,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from job.errors import ExitCode, JobError, RankCrashed, error_for
-from job.host.launch_plan import rank_environment
+from job.host.launch_plan import launch_plan
+from job.host.reaping import become_subreaper, end_descendants
+from job.host.stacks import stacks
 from job.host.topology import Topology
 from job.rundir import RunDir
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SETTLE_SECONDS = 2.0  # from the first failed rank to the end of the others: time for their own error files
-REAP_SECONDS = 10.0  # a process that hangs in the kernel outlives every KILL: it must not keep this one
-REAP_PAUSE_SECONDS = 0.01
 WELL = (ExitCode.DONE, ExitCode.STOPPED)
-PROC = Path("/proc")
 OUTER_RANKS = re.compile(
-    r"(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|PET|OMPI_COMM_WORLD|MV2_COMM_WORLD)_\w+"
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|PET|OMPI_COMM_WORLD|MV2_COMM_WORLD)_\w+"
+    r"|TORCHELASTIC_\w+"  # with its agent's store announced, no rank would open one
 )
-PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
-
-
-def become_subreaper() -> None:
-    """Orphaned descendants become our children, so that they can be ended and waited for."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 @contextlib.contextmanager
@@ -55,9 +46,14 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start one of our programs by module name, its output going to `<name>.log`. Call from the main thread: the
     kernel's death signal fires when the starting *thread* ends."""
+    return started((sys.executable, "-m", module, *arguments), run, name, environment)
+
+
+def started(argv: Sequence[str], run: RunDir, name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """As `start` does, by its whole command."""
     with _stop_signals_blocked(), run.log(name).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            argv,
             env={
                 **inherited(),
                 **environment,
@@ -83,10 +79,15 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the ranks ended: 0 all done, 75 all stopped, else the first failing rank's cause."""
+    """How the ranks ended: 0 all done, 75 all stopped, else the first failing rank's cause.
+
+    `from_outside`: a signal ended it; `seconds_ago`: it failed. Both tell causes from their echoes on other nodes.
+    """
 
     code: int
     error: JobError | None
+    from_outside: bool = False
+    seconds_ago: float = 0.0
 
 
 class Ranks:
@@ -97,17 +98,14 @@ class Ranks:
         self._run, self._topology, self._module, self._port = run, topology, module, port
         self._processes: list[subprocess.Popen[bytes]] = []
         self._first_failures: dict[int, int] = {}  # rank: code, of those that were the first to be seen failing
-        self._failed_at = 0.0
+        self._settles_at: float | None = None
 
     def __enter__(self) -> "Ranks":
         become_subreaper()
         port = self._port or free_port()
         try:
-            for rank in self._topology.ranks:
-                environment = rank_environment(self._topology, rank, port)
-                self._processes.append(
-                    start(self._module, [str(self._run.path)], self._run, f"rank-{rank}", environment)
-                )
+            for one in launch_plan(self._topology, self._run.path, port, self._module):
+                self._processes.append(started(one.argv, self._run, f"rank-{one.rank}", one.environment))
         except BaseException:
             self.kill()
             raise
@@ -124,6 +122,10 @@ class Ranks:
         numbered = zip(self._topology.ranks, self._processes, strict=True)
         return {rank: process.pid for rank, process in numbered if process.poll() is None}
 
+    def stacks(self) -> str:
+        """Where they are, for people; takes a few seconds."""
+        return stacks(self._run, self.alive)
+
     def kill(self) -> None:
         """End every rank and every descendant of one, and wait for them."""
         for process in self._processes:
@@ -139,18 +141,34 @@ class Ranks:
         if not self._first_failures:
             numbered = zip(self._topology.ranks, codes, strict=True)
             self._first_failures = {rank: code for rank, code in numbered if code not in (None, *WELL)}
-            self._failed_at = time.monotonic()
-        if self._first_failures:
-            if any(code is None for code in codes) and time.monotonic() - self._failed_at < SETTLE_SECONDS:
-                return None
-            self.kill()
-            error = self._cause()
-            return Ended(int(error.exit_code), error)
-        if any(code is None for code in codes):
+            if self._first_failures:
+                self.settle()
+        left = any(code is None for code in codes)
+        if left and (self._settles_at is None or time.monotonic() < self._settles_at):
             return None
+        if self._settles_at is not None:
+            self.kill()
+        if self._first_failures:
+            return self._failure()
+        if left:  # another node's rank failed, and these had nothing to say to it
+            return Ended(ExitCode.STOPPED, None)
         return Ended(max(code or 0 for code in codes), None)
 
-    def _cause(self) -> JobError:
+    @property
+    def failing(self) -> bool:
+        """A rank failed; the others may be about to say why."""
+        return bool(self._first_failures)
+
+    def settle(self) -> None:
+        """A rank failed, here or elsewhere: the others have two seconds to end by themselves."""
+        if self._settles_at is None:
+            self._settles_at = time.monotonic() + SETTLE_SECONDS
+
+    @property
+    def _failed_seconds_ago(self) -> float:
+        return max(0.0, SETTLE_SECONDS - (self._settles_at - time.monotonic())) if self._settles_at else 0.0
+
+    def _failure(self) -> Ended:
         """What the first failing rank died of; a peer's broken connection is only its echo.
 
         A signal from outside comes first: whoever it hits can write nothing, and its peers' errors follow from it. An
@@ -159,14 +177,18 @@ class Ranks:
         for rank, code in self._first_failures.items():
             if code < 0 and code != -signal.SIGABRT:
                 hint = "; the kernel may have run out of memory" if code == -signal.SIGKILL else ""
-                return RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}{hint}")
+                killed = RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}{hint}")
+                return Ended(ExitCode.CRASHED, killed, True, self._failed_seconds_ago)
         if oldest := min(self._error_files(), default=None):
-            _, rank, code, message = oldest
-            return error_for(code, message if self._topology.world_size == 1 else f"rank {rank}: {message}")
+            written_ns, rank, code, message = oldest
+            error = error_for(code, message if self._topology.world_size == 1 else f"rank {rank}: {message}")
+            return Ended(error.exit_code, error, seconds_ago=max(0.0, (time.time_ns() - written_ns) / 1e9))
         rank, code = next(iter(self._first_failures.items()))
         if code < 0:
-            return RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}; see its log")
-        return error_for(code, f"rank {rank} left with code {code} and no message; see its log")
+            error = RankCrashed(f"rank {rank} was ended by {_signal_name(-code)}; see its log")
+        else:
+            error = error_for(code, f"rank {rank} left with code {code} and no message; see its log")
+        return Ended(error.exit_code, error, seconds_ago=self._failed_seconds_ago)
 
     def _error_files(self) -> list[tuple[int, int, int, str]]:
         """(time, rank, exit code, message) of every rank that failed by its own account."""
@@ -182,40 +204,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # real-time signals have no names
         return f"signal {number}"
-
-
-def end_descendants(run: RunDir) -> None:
-    """KILL and reap whatever the ended ranks left behind (data-loader workers, compilers). As subreaper this process
-    inherits them; they are known by the run folder in their environment: a tracker's service is not theirs to end."""
-    mark = f"SFT_JOB_RUN_DIR={run.path}".encode()
-    until, ended = time.monotonic() + REAP_SECONDS, set[int]()
-    while time.monotonic() < until:
-        left = {pid for pid in _other_processes() if mark in _environment(pid)}
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        ended = {pid for pid in ended | left if not _reaped(pid)}
-        if not left and not ended:
-            return
-        time.sleep(REAP_PAUSE_SECONDS)
-
-
-def _reaped(pid: int) -> bool:
-    """A dead one whose own parent is dying too is still to be handed over to us."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return not (PROC / str(pid)).exists()
-
-
-def _other_processes() -> list[int]:
-    numbers = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()] if PROC.is_dir() else []
-    return [pid for pid in numbers if pid != os.getpid()]
-
-
-def _environment(pid: int) -> list[bytes]:
-    """Empty for a process of somebody else's, and for a dead one."""
-    try:
-        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return []

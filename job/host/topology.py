@@ -1,18 +1,13 @@
 """What this job has: which device the ranks use, how many there are, on how many nodes, and who leads them."""
 
-import itertools
 import os
-import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from job.config import RunConfig
-from job.errors import HardwareError
-
-GPU_NAME = re.compile(r"\d+|(GPU|MIG)-.+")
-BF16_CAPABILITY = 8.0  # Ampere; CUDA C++ programming guide, arithmetic by compute capability
+from job.config import ParallelConfig, RunConfig
+from job.errors import ConfigError, HardwareError
+from job.host.devices import promised_gpus, visible_gpus
+from job.host.place import Place, place
 
 
 @dataclass(frozen=True)
@@ -43,68 +38,50 @@ class Topology:
         return range(first, first + self.ranks_per_node)
 
 
-def visible_gpus(environment: dict[str, str] | None = None, devices: Path = Path("/dev")) -> int:
-    """GPUs this process may use: the scheduler's list where there is one, else the device files; no driver call.
-
-    As CUDA reads its list: it ends before the first entry that is no device ("-1", Slurm's "NoDevFiles").
-    """
-    present = _device_files(devices)
-    listed = _scheduler_list(os.environ if environment is None else environment)
-    if listed is None or present == 0:
-        return present
-    names = (name.strip() for name in listed.split(","))
-    return sum(1 for _ in itertools.takewhile(GPU_NAME.fullmatch, names))
-
-
-def _device_files(devices: Path) -> int:
-    return sum(1 for entry in devices.glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", entry.name))
-
-
-def _scheduler_list(environment: Mapping[str, str]) -> str | None:
-    """AMD's variables count only where CUDA's is not set: Slurm sets all of them."""
-    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    return next((environment[name] for name in names if name in environment), None)
-
-
-def promised_gpus(environment: dict[str, str] | None = None) -> bool:
-    """Did the scheduler grant GPUs to this job? Then training on the CPU would be a silent failure."""
-    env = os.environ if environment is None else environment
-    none = ("", "-1", "NoDevFiles")
-    listed = (env.get(name, "").strip() not in none for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"))  # 0: the first
-    return any(listed) or env.get("SLURM_GPUS_ON_NODE", "").strip() not in (*none, "0")
-
-
-def computes_bf16() -> bool:
-    """Whether every visible GPU is of a generation with bf16; assumed where the driver's tool does not say."""
-    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        query += ["-i", visible]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
-        return all(float(capability) >= BF16_CAPABILITY for capability in said)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return True
-
-
-def topology(config: RunConfig) -> Topology:
+def topology(config: RunConfig, environment: Mapping[str, str] | None = None) -> Topology:
     """Which ranks to start here.
 
-    Raises: HardwareError when GPUs were asked for or granted and none or too few are there; never a silent run on the
-    CPU.
+    Raises: HardwareError when GPUs were asked for or granted and none or too few are there, never a silent run on the
+    CPU; ConfigError when the launcher's variables, or they and the config, contradict each other.
     """
-    wanted, asked = config.parallel.device, config.parallel.nproc_per_node
-    gpus = 0 if wanted == "cpu" else visible_gpus()
-    if gpus == 0 and wanted != "cpu" and (wanted == "cuda" or promised_gpus()):
+    return topology_of(config.parallel, os.environ if environment is None else environment)
+
+
+def topology_of(parallel: ParallelConfig, environment: Mapping[str, str]) -> Topology:
+    """As `topology`, of the one section that it depends on."""
+    here = place(environment)
+    gpus = _gpus(parallel, environment)
+    ranks = _ranks(parallel, here, gpus)
+    chosen = parallel.strategy
+    strategy = ("single" if ranks * here.nodes == 1 else "ddp") if chosen == "auto" else chosen
+    if strategy == "single":
+        if here.nodes > 1:
+            raise ConfigError(f"parallel.strategy is single, but {here.by} says {here.nodes} nodes: write ddp or auto")
+        ranks = 1
+    device = "cuda" if gpus else "cpu"
+    return Topology(device, ranks, strategy, here.nodes, here.node_rank, here.leader, here.port)
+
+
+def _gpus(parallel: ParallelConfig, environment: Mapping[str, str]) -> int:
+    wanted = parallel.device
+    gpus = 0 if wanted == "cpu" else visible_gpus(environment)
+    if gpus == 0 and wanted != "cpu" and (wanted == "cuda" or promised_gpus(environment)):
         reason = "parallel.device is cuda" if wanted == "cuda" else "the scheduler granted GPUs"
         raise HardwareError(
-            f"{reason}, but this machine shows none (no /dev/nvidia*, or an empty CUDA_VISIBLE_DEVICES); "
+            f"{reason}, but this machine shows none (no /dev/nvidia* or /dev/kfd, or an empty CUDA_VISIBLE_DEVICES); "
             "ask the scheduler for GPUs, or set parallel.device: cpu"
         )
-    if gpus and isinstance(asked, int) and asked > gpus:
-        raise HardwareError(f"parallel.nproc_per_node is {asked}, but {gpus} GPUs are visible")
-    ranks = asked if isinstance(asked, int) else max(gpus, 1)
-    chosen = config.parallel.strategy
-    strategy = ("single" if ranks == 1 else "ddp") if chosen == "auto" else chosen
-    if strategy == "single":
-        ranks = 1
-    return Topology("cuda" if gpus else "cpu", ranks, strategy)
+    return gpus
+
+
+def _ranks(parallel: ParallelConfig, here: Place, gpus: int) -> int:
+    """On this node. On CPUs a launcher's figure is a guess from its cores, and does not count."""
+    asked = parallel.nproc_per_node
+    told = here.ranks_per_node if gpus else None
+    if isinstance(asked, int) and told is not None and told != asked:
+        raise ConfigError(f"parallel.nproc_per_node is {asked}, but {here.ranks_from} is {told}: drop one of them")
+    name = "parallel.nproc_per_node" if isinstance(asked, int) else here.ranks_from
+    ranks = asked if isinstance(asked, int) else told or max(gpus, 1)
+    if gpus and ranks > gpus:
+        raise HardwareError(f"{name} is {ranks}, but {gpus} GPUs are visible")
+    return ranks

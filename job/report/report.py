@@ -87,7 +87,8 @@ class Report:
         self.message(
             f"training {counted(event['steps'], 'step')} from step {event['step']:,}: {counted(event['rows'], 'row')}, "
             f"{event['parameters']:,} of {event['all_parameters']:,} parameters in fp32, "
-            f"computing in {event['computing']} on {event['ranks']} x {event['device']}, {event['layout']}"
+            f"computing in {event['computing']} on {event['ranks']} x {event['device']} ({event['strategy']}), "
+            f"{event['layout']}"
         )
 
     def _step(self, event: Mapping[str, Any]) -> None:

@@ -29,6 +29,16 @@ class FolderStore:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise self._missing(path) from None
 
+    def read(self, key: str, start: int, size: int) -> bytes:
+        path = self._path(key)
+        with disk_errors(path):
+            try:
+                with path.open("rb") as file:
+                    file.seek(start)
+                    return file.read(size)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise self._missing(path) from None
+
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
         with disk_errors(path), beside(path) as (temporary, file):

@@ -17,6 +17,7 @@ from job.storage.hub_client import (
     is_offline,
     one_line_errors,
     patiently,
+    ranged,
     reporting,
 )
 from job.storage.sources import Folder, Remote, Source
@@ -82,6 +83,11 @@ class HubStore:
     def list(self, prefix: str) -> list[Entry]:
         return [entry for key, entry in sorted(self._entries.items()) if key.startswith(prefix)]
 
+    def read(self, key: str, start: int, size: int) -> bytes:
+        """A few bytes of a large file, asked for by their range."""
+        self.stat(key)
+        return patiently(lambda: ranged(self.repository, key, start, size), SHORT_SECONDS)
+
     def download(
         self, key: str, path: Path, progress: Callable[[int], None] | None = None, expect: Entry | None = None
     ) -> Entry:
@@ -126,6 +132,9 @@ class LostHub:
         raise self._error
 
     def list(self, prefix: str) -> list[Entry]:
+        raise self._error
+
+    def read(self, key: str, start: int, size: int) -> bytes:
         raise self._error
 
     def download(

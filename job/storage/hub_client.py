@@ -66,6 +66,30 @@ def asked(repository: Repository, give_up_after_seconds: float) -> Any:
     return patiently(ask, give_up_after_seconds)
 
 
+def ranged(repository: Repository, key: str, start: int, size: int) -> bytes:
+    """At most `size` bytes of a file from `start` on, read over the client's own session."""
+    with one_line_errors(repository):
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import hf_raise_for_status
+
+        url = hf_hub_url(
+            repository.name, key, repo_type=repository.kind, revision=repository.revision, endpoint=endpoint()
+        )
+        headers = {**build_hf_headers(), "Range": f"bytes={start}-{start + size - 1}"}
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=20.0) as answer:
+            if answer.status_code == 416:  # it ends before
+                return b""
+            hf_raise_for_status(answer)
+            skip = 0 if answer.status_code == 206 else start
+            found = b""
+            for piece in answer.iter_bytes():
+                found += piece
+                if len(found) >= skip + size:
+                    break
+            return found[skip : skip + size]
+
+
 def patiently(call: Callable[[], T], seconds: float, alive: Callable[[int], None] = lambda more: None) -> T:
     """The result of `call`, tried again while the hub cannot be reached; `alive` is called between tries."""
     deadline, pause_seconds = time.monotonic() + seconds, 1.0

@@ -41,6 +41,9 @@ class MemoryStore:
     def get(self, key: str) -> bytes:
         return self._find(key)[0]
 
+    def read(self, key: str, start: int, size: int) -> bytes:
+        return self._find(key)[0][start : start + size]
+
     def put(self, key: str, data: bytes) -> None:
         with self._lock:
             self._write(key, data)

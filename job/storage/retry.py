@@ -39,6 +39,9 @@ class RetryingStore:
     def get(self, key: str) -> bytes:
         return self._retrying(lambda: self._inner.get(key))
 
+    def read(self, key: str, start: int, size: int) -> bytes:
+        return self._retrying(lambda: self._inner.read(key, start, size))
+
     def put(self, key: str, data: bytes) -> None:
         self._retrying(lambda: self._inner.put(key, data))
 

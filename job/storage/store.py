@@ -68,6 +68,9 @@ class ObjectStore(Protocol):
     def get(self, key: str) -> bytes:
         """The content. Raises NotFound."""
 
+    def read(self, key: str, start: int, size: int) -> bytes:
+        """At most `size` bytes from `start` on, fewer where the object ends before. Raises NotFound."""
+
     def put(self, key: str, data: bytes) -> None:
         """Writes the object; one that exists is replaced."""
 

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from job.config import RunConfig
 from job.errors import ConfigError, DataError
@@ -20,13 +21,14 @@ PROBE_TOLERANCE = 0.05  # of the largest logit: far above rounding in bf16, far 
 def compute_dtype(config: RunConfig, device: str) -> torch.dtype:
     """bf16 or fp32, as the supervisor settled it. Raises: ConfigError where the GPU does not compute bf16."""
     wants = config.model.precision == "bf16"
-    if wants and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if wants and device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("this run computes in bf16, but this GPU cannot; use a newer GPU, or a new run in fp32")
     return torch.bfloat16 if wants else torch.float32
 
 
 def load_model(path: Path, config: RunConfig, device: str, init: Path | None = None, vocabulary: int = 0) -> Any:
-    """The model to train, on the CPU: with LoRA a PeftModel over frozen weights, else every parameter trains.
+    """The model to train: with LoRA a PeftModel over frozen weights, else every parameter trains. It is on the CPU, a
+    quantized one on `device`.
 
     `path` holds the base; `init`, for a start from it, what `model.init` names: an adapter with LoRA, else weights.
     `vocabulary`: tokens of the tokenizer; where it was given more (`model.add_tokens`), they get embeddings.
@@ -45,6 +47,8 @@ def load_model(path: Path, config: RunConfig, device: str, init: Path | None = N
                 path, trust_remote_code=config.model.trust_remote_code, local_files_only=True
             )
             named, weights = f"model.init {config.model.init}", init
+        if config.model.quantize is not None:  # nothing can be moved or cast once it is packed
+            more |= {"quantization_config": four_bits(frozen_dtype), "device_map": {"": device}}
         model, report = AutoModelForCausalLM.from_pretrained(
             weights,
             dtype=frozen_dtype,
@@ -77,6 +81,16 @@ def load_model(path: Path, config: RunConfig, device: str, init: Path | None = N
     return model
 
 
+def four_bits(compute: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with quantized scales, as QLoRA trains on: T. Dettmers et al., arXiv:2305.14314."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
 def lora_config(config: RunConfig, embeddings: Sequence[str] = ()) -> PeftLoraConfig:
     """`embeddings`: modules that are trained whole because tokens were added; a tied head stays tied."""
     assert config.lora is not None
@@ -98,14 +112,25 @@ def lora_config(config: RunConfig, embeddings: Sequence[str] = ()) -> PeftLoraCo
 @torch.no_grad()
 def make_room(model: Any, vocabulary: int) -> None:
     """Embeddings for `vocabulary` tokens: new ones begin as the mean of the others, whatever machine computes it."""
-    before = model.get_input_embeddings().weight.shape[0]
+    before = model.get_input_embeddings().num_embeddings
     if vocabulary <= before:
         return  # many bases have rows to spare
     model.resize_token_embeddings(vocabulary, mean_resizing=False)
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         for tensor in (module.weight, getattr(module, "bias", None)) if module is not None else ():
             if tensor is not None:
-                tensor[before:] = tensor[:before].float().mean(0).to(tensor.dtype)
+                with _gathered(tensor):
+                    tensor[before:] = tensor[:before].float().mean(0).to(tensor.dtype)
+
+
+def _gathered(parameter: torch.Tensor) -> AbstractContextManager[Any]:
+    """Whole for a moment where zero3 holds it in parts; what rank 0 writes is kept."""
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)
+    return gathered
 
 
 def embeddings_of(model: Any) -> list[str]:

@@ -80,6 +80,6 @@ def compare(store: distributed_c10d.Store, rank: int, world_size: int, ours: Fac
 
 def difference(facts: Facts, leads: Facts) -> str:
     """What a rank has that rank 0 has otherwise."""
-    words = {"fingerprint": "prepared rows", "resume_step": "resume step", "attempt": "attempt"}
+    words = {"attempt": "another attempt", "fingerprint": "other prepared rows", "resume_step": "another resume step"}
     name = next(name for name in words if getattr(facts, name) != getattr(leads, name))
-    return f"has another {words[name]} than rank 0: {getattr(facts, name)}, not {getattr(leads, name)}"
+    return f"has {words[name]} than rank 0: {getattr(facts, name)}, not {getattr(leads, name)}"

@@ -42,6 +42,13 @@ def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def under_all_names(tensors: Tensors, model: Any) -> Tensors:
+    """Tied parameters under each of their names, as the model's own state dict has them."""
+    first = {id(parameter): name for name, parameter in trainable_parameters(model).items()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {name: tensors[first[id(parameter)]] for name, parameter in every if id(parameter) in first}
+
+
 def write(snapshot: Snapshot, target: Path) -> None:
     """Write all files into a hidden sibling of `target`, flush them to disk, rename; an older `target` is replaced.
 

@@ -57,6 +57,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self._seen_step = resume[0] if resume else 0
         self._trained_tokens = 0
         placeholder = Dataset.from_dict({"input_ids": [[0, 0]], "labels": [[0, 0]]})  # SFTTrainer insists on a data set
+        loaded = {name: parameter.data for name, parameter in trainable_parameters(model).items()}
         super().__init__(
             model=model,
             args=arguments,
@@ -64,6 +65,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             processing_class=tokenizer,
             data_collator=lambda items: items,
         )
+        for name, parameter in trainable_parameters(model).items():
+            parameter.data = loaded[name]  # TRL makes adapters bf16 where the base has four bits
         self.remove_callback(PrinterCallback)
         self.add_callback(_Begun(self))
         self.agreement = Agreement(at.world_size)

@@ -20,7 +20,7 @@ def leave_out_unused(run: RunDir) -> None:
 def unused(run: RunDir) -> list[str]:
     """The installed or missing packages that this attempt's ranks have no use for."""
     config, names = Spec.read(run).config, ["wandb"]
-    if not (config["train"]["optim"].endswith("8bit") or _quantized_base(run)):
+    if not (config["train"]["optim"].endswith("8bit") or config["model"]["quantize"] or _quantized_base(run)):
         names.append("bitsandbytes")
     if not config["parallel"]["strategy"].startswith("zero"):
         names.append("deepspeed")

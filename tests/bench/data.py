@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from job.cores import usable_cores
 from job.training.batches import Schedule
-from job.training.cores import usable_cores
 from job.training.layout import Quality, Spread, lay_out, quality
 from tests.bench.cost import cost
 from tests.bench.data_place import make_tokenizer, run_folder, write_chats

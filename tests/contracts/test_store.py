@@ -54,6 +54,15 @@ def test_an_object_comes_back_as_it_was_written_under_any_key(store: ObjectStore
     assert store.list("") == []
 
 
+def test_a_part_of_an_object_is_read_and_no_more_than_it_has(store: ObjectStore) -> None:
+    store.put("k", bytes(range(100)))
+    assert store.read("k", 0, 10) == bytes(range(10))
+    assert store.read("k", 90, 50) == bytes(range(90, 100))
+    assert store.read("k", 100, 8) == store.read("k", 500, 8) == b""
+    with pytest.raises(NotFound):
+        store.read("other", 0, 10)
+
+
 @pytest.mark.parametrize("data", [b"", b"\0", b"\r\n\0\xff" * 1000])
 def test_bytes_are_kept_as_they_are(store: ObjectStore, data: bytes) -> None:
     store.put("k", data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from job.errors import ExitCode
-from job.host.topology import visible_gpus
+from job.host.devices import visible_gpus
 from job.tiny import make, write_demo_chat
 from tests.harness import Job, finish, sets
 

@@ -77,6 +77,7 @@ class Trained:
     tensors: dict[str, npt.NDArray[Any]]
     middle: Path
     tried: list[dict[str, Any]]  # what was told of the trial
+    held: float  # rank 0's share of all parameters
 
 
 class Laboratory:
@@ -161,7 +162,9 @@ class Laboratory:
         evaluations = [event["metrics"]["eval_loss"] for event in told if event["kind"] == "evaluation"]
         tensors = load_file(next(run.final.glob("*model.safetensors")))
         tried = [event for event in told if event["kind"] == "trial"]
-        return Trained(losses, steps, evaluations, tensors, run.snapshot(MIDDLE), tried)
+        (begun,) = [event for event in told if event["kind"] == "training"]
+        held = begun["held_parameters"] / begun["all_parameters"]
+        return Trained(losses, steps, evaluations, tensors, run.snapshot(MIDDLE), tried, held)
 
 
 def compare(case: Case, whole: Trained, resumed: Trained, said: str) -> None:

@@ -110,3 +110,29 @@ def test_the_trial_of_the_worst_micro_batch_leaves_no_trace(laboratory: Laborato
     assert_same_bits(tried, replace(whole, losses=tried.losses), f"{way}, tried")
     assert tried.losses == whole.losses
     assert_same_bits(whole, laboratory.resumed(limited, way, way), f"{way} to {way}, tried")
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_under_zero3_a_rank_holds_its_part_of_the_model(laboratory: Laboratory, ranks: int) -> None:
+    assert laboratory.whole(FULL, Way("zero2", ranks)).held == 1
+    assert laboratory.whole(FULL, Way("zero3", ranks)).held == pytest.approx(1 / ranks, rel=0.02)
+
+
+@pytest.mark.parametrize("base", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(("before", "after"), [(ALONE, Way("zero3", 2)), (Way("zero3", 3), Way("zero1", 2))], ids=str)
+def test_added_tokens_have_the_same_embeddings(laboratory: Laboratory, before: Way, after: Way, base: Case) -> None:
+    case = with_fields(base, f"tokens-{base.name}", model__add_tokens=["<one>", "<two>"])
+    whole, alone = laboratory.whole(case, before), laboratory.whole(case, ALONE)
+    assert whole.losses == pytest.approx(alone.losses, rel=case.tolerance)
+    compare(case, whole, laboratory.resumed(case, before, after), f"{before} to {after}")
+
+
+@pytest.mark.parametrize("way", [Way("zero2", 2), Way("zero3", 2)], ids=str)
+def test_the_best_weights_become_the_result(laboratory: Laboratory, way: Way) -> None:
+    """Of two evaluations, after the fifth and the ninth step, the first counts as better here."""
+    best = {"metric": "eval_loss", "mode": "max", "final": "best"}
+    case = with_fields(LORA, "best", best=best)
+    found, last, alone = laboratory.whole(case, way), laboratory.whole(LORA, way), laboratory.whole(case, ALONE)
+    assert any(found.tensors[name].tobytes() != tensor.tobytes() for name, tensor in last.tensors.items())
+    for name, tensor in alone.tensors.items():
+        assert found.tensors[name] == pytest.approx(tensor, rel=1e-3, abs=1e-6), name

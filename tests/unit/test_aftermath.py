@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from job.aftermath import KEPT_BYTES, aftermath
-from job.errors import ConfigError, RankCrashed, RankHung
+from job.errors import ConfigError, NodeLost, RankCrashed, RankHung
 from job.rundir import RunDir
 
 NOISE = """/site/torch/x.py:1: FutureWarning: use another
@@ -67,3 +67,15 @@ def test_of_ranks_that_hung_the_stacks_are_shown_and_of_a_wrong_config_nothing(r
 
 def test_a_rank_that_left_no_log_is_no_other_mistake(run: RunDir) -> None:
     assert aftermath(run, RankCrashed("boom"), "").name == ""
+
+
+def test_of_another_nodes_rank_nothing_here_is_shown_and_of_this_nodes_its_log(run: RunDir) -> None:
+    run.log("rank-0").write_text(TRACE, encoding="utf-8")
+    assert aftermath(run, RankCrashed("node 1, rank 2: ValueError"), "").name == ""
+    assert aftermath(run, RankCrashed("node 0, rank 0: ValueError"), "").name == "rank-0.log"
+
+
+def test_of_a_lost_node_the_echoes_are_not_shown(run: RunDir) -> None:
+    run.log("rank-0").write_text(TRACE, encoding="utf-8")
+    left = aftermath(run, NodeLost("node 1 was lost (the connection was closed)"), "")
+    assert (left.shown, left.name) == ([], "")

@@ -21,6 +21,7 @@ INTERNAL = {
     "SFT_JOB_PARENT_PID",
     "SFT_JOB_RUN_DIR",
     "SFT_JOB_DEVICE",
+    "SFT_JOB_CPUS",
     "SFT_JOB_KUBERNETES_JOB",
     "SFT_JOB_DRILL",
 }  # between our processes
@@ -68,7 +69,7 @@ def test_the_table_of_exit_codes_is_the_one_in_the_code() -> None:
 def test_the_verbs_are_those_of_the_command_line() -> None:
     assert {code(cells[0])[0].split()[1] for cells in rows("Verbs")} == set(cli.commands)
     shown = list(typed())
-    assert {words[0] for words in shown} == {"run", "ask", "demo"}
+    assert {"run", "ask", "demo", "doctor"} <= {words[0] for words in shown} <= set(cli.commands)
     for words in shown:
         for word in words[1:]:
             assert not word.startswith("job/") or (ROOT / word).is_file(), word
@@ -141,3 +142,11 @@ def test_lines_of_a_run_are_as_the_program_prints_them() -> None:
     for words in ("a fresh start, there is no commit yet", "resumed from step ", "the newest commit, all ",
                   "run the same command again to go on", "stopping at the next step", "finished: "):  # fmt: skip
         assert words in README and words in SOURCE, words
+
+
+def test_lines_of_doctor_are_as_the_program_prints_them() -> None:
+    lines = [line for block in blocks() for line in block.splitlines() if line.startswith("ok         ")]
+    assert len(lines) == 14
+    for line in lines:
+        name, means = line[11:43].partition(" (")[0].strip(), line[43:].partition(" (")[0].partition(",")[0]
+        assert name in SOURCE and means in SOURCE, line

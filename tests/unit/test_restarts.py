@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.errors import ConfigError, DataError, JobError, NotFinite, OutOfMemory, RankCrashed, RankHung
+from job.errors import ConfigError, DataError, JobError, NodeLost, NotFinite, OutOfMemory, RankCrashed, RankHung
 from job.restarts import Restarts
 
 
@@ -46,3 +46,18 @@ def test_ever_other_steps_that_are_not_finite_end_too() -> None:
         restarts.refuse(NotFinite(f"step {step}"), "a", stepped=True)
     with pytest.raises(NotFinite, match="got no further"):
         restarts.refuse(NotFinite("step 3"), "a", stepped=True)
+
+
+def test_a_lost_node_is_waited_for_whenever_that_is_but_not_for_ever() -> None:
+    restarts = Restarts()
+    for _ in range(5):
+        restarts.refuse(NodeLost("node 1 was lost"), None, stepped=False)
+    restarts.refuse(RankCrashed("boom"), None, stepped=True)
+    with pytest.raises(NodeLost, match="node 1 was lost, the 6th time since the start"):
+        restarts.refuse(NodeLost("node 1 was lost"), None, stepped=True)
+
+
+def test_a_new_commit_begins_the_count_of_losses_anew() -> None:
+    restarts = Restarts()
+    for number in range(20):
+        restarts.refuse(NodeLost("node 1 was lost"), f"commits/0001-{number // 5:08d}.json", stepped=True)

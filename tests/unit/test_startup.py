@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.shapes import GEMMA_2B, write_headers
+
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "deepspeed", "tensorboard", "wandb", "numpy"}
 CLIENTS = {"boto3", "botocore", "awscrt", "huggingface_hub", "urllib3"}
@@ -56,6 +58,19 @@ def test_a_config_error_is_told_before_anything_heavy_is_imported(tmp_path: Path
 def test_the_story_of_a_node_imports_nothing_that_only_some_runs_use(tmp_path: Path) -> None:
     _, names = imported("import job.run", tmp_path)
     assert "job" in names
+    assert not names & (HEAVY | CLIENTS)
+
+
+def test_a_plan_needs_nothing_heavy_and_of_the_clients_only_those_of_its_places(tmp_path: Path) -> None:
+    base = write_headers(tmp_path / "base", GEMMA_2B, tied=True)
+    (tmp_path / "rows.jsonl").write_text('{"text": "one row"}\n', encoding="utf-8")
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"run: {tmp_path}/run\nmodel: {{base: {base}}}\ndata: {{train: [{tmp_path}/rows.jsonl]}}\nlora: {{}}\n",
+        encoding="utf-8",
+    )
+    code, names = command(["plan", str(config), "--gpus-per-node", "8xH100-80"], tmp_path)
+    assert code == 0
     assert not names & (HEAVY | CLIENTS)
 
 

@@ -105,13 +105,14 @@ def test_every_rank_gets_torchruns_contract() -> None:
 def test_a_single_rank_hears_of_no_group_from_us_or_from_an_outer_launcher(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_USE_AGENT_STORE"):
         monkeypatch.setenv(name, "7")
     (run.path / "do-0").write_text("environment")
     with Ranks(run, Topology("cpu", 1, "single"), module=MODULE) as started:
         assert end_of(started) == Ended(0, None)
     names = (run.path / "environment").read_text().split()
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(names)
+    assert "TORCHELASTIC_USE_AGENT_STORE" not in names, "no rank would open a store"
     assert {"SFT_JOB_DEVICE", "SFT_JOB_RUN_DIR"} <= set(names)
 
 
@@ -132,15 +133,16 @@ def test_what_a_program_prints_is_in_its_log(run: RunDir) -> None:
 
 def test_ranks_that_cannot_all_be_started_leave_none_behind(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     began: list[int] = []
+    real = launcher.started
 
     def second_fails(*arguments: object) -> subprocess.Popen[bytes]:
         if began:
             raise OSError("Resource temporarily unavailable")
-        process = start(*arguments)  # type: ignore[arg-type]
+        process = real(*arguments)  # type: ignore[arg-type]
         began.append(process.pid)
         return process
 
-    monkeypatch.setattr(launcher, "start", second_fails)
+    monkeypatch.setattr(launcher, "started", second_fails)
     with pytest.raises(OSError, match="unavailable"), ranks(run, "sleep:300", "sleep:300"):
         raise AssertionError("it did not start")
     assert began and marked(run) == {}
@@ -275,11 +277,3 @@ def test_a_killed_supervisor_takes_its_ranks_with_it_at_once(run: RunDir) -> Non
         supervisor.kill()
         supervisor.wait()
     wait_until(lambda: not marked(run))
-
-
-def test_a_single_rank_sees_one_gpu_and_opens_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    environment = rank_environment(Topology("cuda", 1, "single"), 0, 1234)
-    assert environment["CUDA_VISIBLE_DEVICES"] == "3"
-    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"} & environment.keys()
-    assert "CUDA_VISIBLE_DEVICES" not in rank_environment(Topology("cpu", 1, "single"), 0, 1234)

@@ -34,6 +34,7 @@ EVENTS: list[dict[str, Any]] = [
         "rows": 9,
         "parameters": 1024,
         "all_parameters": 4096,
+        "strategy": "ddp",
         "computing": "float32",
         "ranks": 2,
         "device": "cpu",
@@ -66,7 +67,7 @@ def test_a_log_tells_the_whole_story_in_plain_lines(config: RunConfig, tmp_path:
     assert out.getvalue().splitlines() == [
         "pulling data  10 B in 0s",
         "reading  9 rows in 0s",
-        "training 20 steps from step 0: 9 rows, 1,024 of 4,096 parameters in fp32, computing in float32 on 2 x cpu, "
+        "training 20 steps from step 0: 9 rows, 1,024 of 4,096 parameters in fp32, computing in float32 on 2 x cpu (ddp), "
         "padding-free",
         "step 1/20  loss 2.000  lr 1.0e-04  grad 0.50  200 tok/s  2.0 steps/s  eta 10s",
         "step 2/20  eval_loss 1.500  eval_perplexity 4.482",
