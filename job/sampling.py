@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from job.config import Columns, DataSource, RunConfig
-from job.filetypes import DEFAULT_SPLIT, type_of
+from job.filetypes import DEFAULT_SPLIT, LINES, type_of
 from job.storage.data_files import choose, local_files, remote_files, split_pattern
 from job.storage.headers import read
 from job.storage.puller import Pull
@@ -134,7 +134,8 @@ def _source(
     size = float(sum(file.size for file in files))
     if covered:
         return (rows * size / covered, tokens * size / covered), sampled
-    guessed = size * GROWS / BYTES_PER_TOKEN
+    packed = not all(file.name.lower().endswith(tuple(LINES)) for file in files)
+    guessed = size * (GROWS if packed else 1) / BYTES_PER_TOKEN
     return (guessed / (config.data.max_length / 2), guessed), sampled
 
 

@@ -59,10 +59,11 @@ class TrainConfig(Section):
     eval_steps: EpochOrSteps = Field("epoch", description="Evaluate each epoch, or every so many steps.")
     logging_steps: Annotated[Positive, FREE] = Field(10, description="Log every so many steps.")
     token_budget: Annotated[AutoOrCount, FREE] = Field(
-        "auto", description="Tokens in one forward pass on one device; auto: 4 x data.max_length."
+        "auto",
+        description="Tokens in one forward pass on one device; auto: what is estimated to fit, on the CPU 4 rows.",
     )
     gradient_checkpointing: Annotated[AutoOrFlag, FREE] = Field(
-        "auto", description="Recompute activations to save memory; auto: on for GPUs, off on the CPU."
+        "auto", description="Recompute activations to save memory; auto: only where memory demands it."
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Data order, adapter initialisation and dropout follow from it.")
 

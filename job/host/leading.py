@@ -18,6 +18,7 @@ from job.host.topology import Topology
 from job.rundir import RunDir
 
 POLL_SECONDS = 0.2
+PACE = Pace()
 
 
 class Leading:
@@ -72,10 +73,9 @@ def _nodes(ranks: list[int]) -> str:
 
 @contextlib.contextmanager
 def leading(
-    config: RunConfig, machine: Topology, stop: Stop, say: Callable[[str], None], pace: Pace | None = None
+    config: RunConfig, machine: Topology, stop: Stop, say: Callable[[str], None], pace: Pace = PACE
 ) -> Iterator[Leading]:
     """However the block ends, the others leave as this node does. Raises: HardwareError."""
-    pace = pace or Pace()
     gang = Gang(hello(config, machine), say, stop.request, pace)
     with listening(gang, machine.port, pace) as port:
         say(f"this node leads {machine.nodes} nodes, at {machine.leader}:{port}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pytest
 from job.errors import ConfigError, DataError, ExitCode, StorageError
 from job.storage import hub, hub_client
 from job.storage.cache import Cache
+from job.storage.headers import describe, read
 from job.storage.pull import Pull, pull_data, pull_tokenizer, pull_weights
 
 COMMIT = "a" * 40
@@ -32,6 +34,7 @@ class Hub:
     damaged: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     broken: bool = False
+    ranges: bool = False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,6 +77,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
         if name in self.hub.damaged and self.command == "GET":
             data = bytes([data[0] ^ 1]) + data[1:]
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if self.hub.ranges else None
+        if asked is not None:
+            return self.answer(206 if int(asked[1]) < len(data) else 416, data[int(asked[1]) : int(asked[2]) + 1])
         return self.answer(
             200, data, {"ETag": f'"{etag(name, self.hub.commits[kind][commit][name])}"', "X-Repo-Commit": commit}
         )
@@ -149,6 +155,21 @@ def test_a_model_is_pinned_to_its_commit_and_pulled_by_name(server: Hub, tmp_pat
     assert seen[-1][1] == seen[-1][2] > 0
     assert [name for name in server.requests if name.startswith("GET") and "config.json" in name] == [
         f"GET /org/tiny/resolve/{COMMIT}/config.json"
+    ]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_model_is_described_without_its_weights(server: Hub, ranges: bool) -> None:
+    server.ranges = ranges
+    pull = Pull(Cache())
+    found = describe("hf://org/tiny", pull)
+    assert found.source == f"hf://org/tiny@{COMMIT}"
+    assert found.tensors == [("w", (3,), "U8")] and found.weight_bytes == len(tensors())
+    at = pull.source("hf://org/tiny")
+    assert [read(at, "model.safetensors", start, 2) for start in (0, len(tensors()) - 1, 10_000)] == [
+        tensors()[:2],
+        b"c",
+        b"",
     ]
 
 

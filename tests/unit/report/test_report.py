@@ -67,8 +67,8 @@ def test_a_log_tells_the_whole_story_in_plain_lines(config: RunConfig, tmp_path:
     assert out.getvalue().splitlines() == [
         "pulling data  10 B in 0s",
         "reading  9 rows in 0s",
-        "training 20 steps from step 0: 9 rows, 1,024 of 4,096 parameters in fp32, computing in float32 on 2 x cpu (ddp), "
-        "padding-free",
+        "training 20 steps from step 0: 9 rows, 1,024 of 4,096 parameters in fp32, "
+        "computing in float32 on 2 x cpu (ddp), padding-free",
         "step 1/20  loss 2.000  lr 1.0e-04  grad 0.50  200 tok/s  2.0 steps/s  eta 10s",
         "step 2/20  eval_loss 1.500  eval_perplexity 4.482",
         "  微调测试 → 我学会了  (4 distinct of 4 words)",

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from job.host_memory import available_bytes
 from job.rundir import RunDir
 from job.training import snapshot_writer as module
 from job.training.buffers import HostBuffer
 from job.training.capture import Capturer
-from job.host_memory import available_bytes
 from job.training.packed import Packed, kinds, pack
 from job.training.snapshot import OPTIMIZER, TRAINABLE, Snapshot, Tensors, write
 from job.training.snapshot_writer import SnapshotWriter
