@@ -5,14 +5,11 @@ for people goes to stdout; with --json one object does. What happens meanwhile i
 """
 
 import json
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any, cast
 
 import click
-from rich.console import Console
 
 from job.config import RunConfig
 from job.errors import ConfigError, HardwareError, RankCrashed, Stopped, error_for
@@ -25,6 +22,7 @@ from job.preflight import check_room
 from job.report.overview import show
 from job.report.progress import stderr_console
 from job.report.report import Report
+from job.report.stdout import stdout_console
 from job.rundir import RunDir, write_atomically
 from job.settled import read_run, refuse_another_run
 from job.storage.pull import pull_tokenizer
@@ -68,7 +66,7 @@ def inspect(config: RunConfig, *, row: int | None, ids: bool, html: Path | None,
     if as_json:
         click.echo(json.dumps({**found, "more": []}, ensure_ascii=False))
     else:
-        show(_stdout(), found, ids)
+        show(stdout_console(), found, ids)
     if html is not None:
         stderr_console().print(f"wrote {html}", highlight=False, markup=False, soft_wrap=True)
 
@@ -150,20 +148,6 @@ def _inspection(
 
 
 # ---- where it is shown
-
-
-class _Out(Console):
-    """Who closes a pipe (`| head`) has seen enough."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _stdout() -> Console:
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a script's letters still gets all the rest
-    return _Out(file=sys.stdout)
 
 
 def _check_writable(html: Path) -> None:

@@ -53,10 +53,7 @@ def train(run: RunDir, rank: int) -> None:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        raise OutOfMemory(
-            f"out of memory with a token budget of {config.token_budget:,}: set train.token_budget lower, "
-            f"down to data.max_length ({config.data.max_length:,}), or data.max_length itself, or take a larger GPU"
-        ) from error
+        raise OutOfMemory(f"out of memory with micro-batches of {config.token_budget:,} tokens") from error
 
 
 def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None:

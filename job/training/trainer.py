@@ -86,7 +86,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: StepBatch, num_items_in_batch: Any = None) -> torch.Tensor:
         """The share of the global batch's mean loss that this rank's micro-batches make up; summed over ranks it is
         the loss of the step. DDP averages gradients over ranks, hence the factor world size."""
-        model.train()
+        if not all(module.training for module in self._modules):  # an evaluation came between
+            model.train()  # hundreds of times slower than to look
         seed_everything(self.args.seed, inputs.step, self.layout.rank)
         self._trained_tokens = inputs.trained_tokens
         total = torch.zeros((), device=self.layout.device)
@@ -185,6 +186,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             self._set_schedule(step)
         if dist.is_initialized() and not self.is_deepspeed_enabled:
             self._settle_buckets()
+        self._modules = tuple(self.model_wrapped.modules())
+        if not self.is_deepspeed_enabled:  # a module would look for gradients at each frozen weight, too
+            self.model_wrapped.zero_grad = self.optimizer.zero_grad
         self.conductor.begun()
 
     def _settle_buckets(self) -> None:

@@ -65,8 +65,11 @@ def test_the_budget_is_halved_until_it_fits_and_the_run_ends_well(config: Path) 
     said = job.said()
     assert said.index("layers are recomputed from now on") < said.index(f"the token budget is {2 * ROW_TOKENS:,}")
     assert "step 2/2" in said and "finished" in said
-    record = json.loads(open_store(str(config.parent / "run")).get("run.json"))
+    store = open_store(str(config.parent / "run"))
+    record = json.loads(store.get("run.json"))
     assert record["config"]["train"]["token_budget"] == "auto"  # what the user wrote, for other machines
+    known = [json.loads(store.get(entry.key)) for entry in store.list("budgets/")]
+    assert [(one["token_budget"], one["gradient_checkpointing"]) for one in known] == [(2 * ROW_TOKENS, True)]
 
 
 def test_where_not_even_one_row_fits_it_ends_with_71_and_one_line(config: Path) -> None:

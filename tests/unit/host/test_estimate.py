@@ -13,7 +13,9 @@ from tests.shapes import GEMMA_2B, QWEN3_8B
 from tests.shapes import shape as shape_of_size
 
 TOKENS = 256
-TOLERANCE = 0.12  # of what passes through: the fullest moment is chosen between two, the order of frees is torch's
+# Of what passes through. Where layers are recomputed the fullest moment lies in one layer, and the order in which torch
+# frees there counts more.
+KEPT_TOLERANCE, RECOMPUTED_TOLERANCE = 0.05, 0.12
 SIZES: dict[str, Any] = {
     "vocab_size": 1500,
     "hidden_size": 192,
@@ -65,7 +67,7 @@ def test_what_training_holds_is_what_was_estimated(
         held.optimizer,
     )
     passing = expected.activations + expected.logits + expected.buffers
-    assert passing == pytest.approx(held.passing, rel=TOLERANCE)
+    assert passing == pytest.approx(held.passing, rel=RECOMPUTED_TOLERANCE if recompute else KEPT_TOLERANCE)
 
 
 def of_size(config: RunConfig, strategy: str, ranks: int, **more: Any) -> Any:

@@ -29,7 +29,7 @@ def rows(tmp_path: Path) -> PreparedRows:
 
 def loader(rows: PreparedRows, schedule: Schedule, rank: int = 0, world_size: int = 1, done: int = 0) -> StepLoader:
     at = Layout(rank, world_size, token_budget=15, padded=False, device=torch.device("cpu"))
-    return StepLoader(rows, schedule, at, done, lambda: False)
+    return StepLoader(rows, schedule, lambda: at, done, lambda: False)
 
 
 def trained_rows(batch: StepBatch) -> list[int]:
@@ -85,7 +85,7 @@ def test_max_steps_ends_in_the_middle_of_an_epoch(rows: PreparedRows) -> None:
 def test_no_step_is_given_out_once_the_attempt_is_over(rows: PreparedRows) -> None:
     over: list[bool] = []
     at = Layout(0, 1, 100, False, torch.device("cpu"))
-    steps = iter(StepLoader(rows, Schedule(ROWS, 2, 1, None, 5), at, 0, lambda: bool(over)))
+    steps = iter(StepLoader(rows, Schedule(ROWS, 2, 1, None, 5), lambda: at, 0, lambda: bool(over)))
     assert next(steps).step == 1
     over.append(True)
     assert list(steps) == []
