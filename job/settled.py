@@ -53,8 +53,8 @@ def as_settled(config: RunConfig, record: RunRecord) -> RunConfig:
 def store_rows(store: ObjectStore, owner: Owner, inputs: Inputs, local: RunDir) -> None:
     """The prepared rows, for whoever needs them; a folder that holds no more than them is no run yet."""
     folder = f"prepared/{inputs.fingerprint}/{owner.name}"
-    record = PreparedRecord(folder=folder, files=upload_folder(store, local.prepared, folder))
-    store.put_if_absent(f"prepared/{inputs.fingerprint}.json", record.dump())
+    key, files = f"prepared/{inputs.fingerprint}.json", upload_folder(store, local.prepared, folder)
+    store.put_if_absent(key, PreparedRecord(folder=folder, files=files).dump())
 
 
 def begin(

@@ -66,19 +66,14 @@ def test_two_nodes_compute_what_two_ranks_of_one_node_compute(nodes: Start, plac
     assert "waiting" not in again.said(), "a node of a finished run looked for its leader"
 
 
-def test_a_late_node_is_waited_for_and_said_to_be_late(nodes: Start, place: TinyRuns) -> None:
-    four = nodes("four", parallel__nproc_per_node=2, train__max_steps=6)
+def test_a_late_node_is_waited_for_and_said_to_be_late(nodes: Start, on_s3: TinyRuns) -> None:
+    """On S3, two ranks on each node."""
+    four = nodes("four", on_s3, parallel__nproc_per_node=2, train__max_steps=6)
     leader = four.start(0)
     leader.wait_for("waiting for node 1 of 2")
     follower = four.start(1)
     assert four.ended(leader, follower) == [ExitCode.DONE, ExitCode.DONE], four.said()
-    assert re.search("computing in float32 on 4 x cpu", leader.said()) and "ranks 2 to 3" in follower.said()
-
-
-def test_two_nodes_on_s3(nodes: Start, on_s3: TinyRuns) -> None:
-    both = nodes("both", on_s3, train__max_steps=6)
-    follower, leader = both.start(1), both.start(0)
-    assert both.ended(leader, follower) == [ExitCode.DONE, ExitCode.DONE], both.said()
+    assert "computing in float32 on 4 x cpu" in leader.said() and "ranks 2 to 3" in follower.said()
 
 
 # ---- what is lost returns
@@ -152,7 +147,7 @@ def test_nodes_that_never_come_and_a_leader_that_leaves_no_word_are_waited_for_w
 
 
 def test_a_node_that_does_not_fit_leaves_with_78_and_the_right_one_is_still_waited_for(nodes: Start) -> None:
-    both = nodes("fits", parallel__wait_for_nodes="20s", train__max_steps=4)
+    both = nodes("fits", train__max_steps=4)
     leader = both.start(0)
     leader.wait_for("this node leads 2 nodes")
     other = both.start(1, train__learning_rate=0.5)
