@@ -180,7 +180,7 @@ def _refusal(config: RunConfig, now: Choice, error: JobError) -> str:
         return f"{error}; train.token_budget is {now.token_budget:,}: leave it at auto, or lower it, down to {row:,}"
     if not now.gradient_checkpointing:
         return f"{error}; one row already: set train.gradient_checkpointing to auto, or shorten data.max_length"
-    way = "take a larger GPU" if now.strategy in ("zero3", "single") else "leave parallel.strategy at auto"
+    way = "take a larger GPU" if now.strategy in ("zero3", "single") else "set parallel.strategy to zero3"
     return (
         f"out of memory with one row of {row:,} tokens at a time, layers recomputed: shorten data.max_length or {way}"
     )

@@ -14,7 +14,7 @@ import click
 from job.config import RunConfig
 from job.config.deepspeed import deepspeed_config
 from job.foreseen import Foreseen, foresee
-from job.host.choice import STRATEGIES, Choice, choose
+from job.host.choice import FILLED, STRATEGIES, Choice, choose
 from job.host.elsewhere import planned_machine
 from job.host.estimate import checkpoint_bytes, estimate
 from job.host.forecast import Times, disk_bytes, grace_needed_seconds, interval_seconds, step_flops, times
@@ -184,7 +184,7 @@ def _memory(config: RunConfig, seen: Foreseen, at: Topology, choice: Choice, gpu
             choice.gradient_checkpointing,
             at.device,
         )
-        fits = None if gpu_bytes is None else parts.total <= gpu_bytes
+        fits = None if gpu_bytes is None else parts.total <= FILLED * gpu_bytes
         found.append(
             {
                 "strategy": strategy,

@@ -6,6 +6,7 @@ several. It touches no network but its peers': what it needs lies in the run fol
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ from job.training.stored import Stored
 from job.training.tokenizer import load_tokenizer
 from job.training.trainer import Trainer
 
-REFUSED = "can't allocate memory"  # by torch's allocator on the CPU
+# What has no error of its own: torch's allocator on the CPU, then CUDA, cuBLAS, and NCCL beside torch's cache.
+REFUSED = re.compile("can't allocate memory|out of memory|ALLOC_FAILED")
 
 
 def train(run: RunDir, rank: int) -> None:
@@ -50,7 +52,7 @@ def train(run: RunDir, rank: int) -> None:
     config = RunConfig.from_dict(spec.config)
     try:
         train_as_told(run, rank, spec, config)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         raise OutOfMemory(f"out of memory with micro-batches of {config.token_budget:,} tokens") from error
@@ -90,6 +92,7 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
             eos_ids=summary["end_of_turn_ids"],
             stopped=stopped,
             autocast=dtype if dtype == torch.bfloat16 else None,
+            together=conductor.trainer.held.sharded,
         )
         return [{"prompt": one.prompt, "generation": one.generation} for one in made]
 
@@ -121,8 +124,8 @@ def train_as_told(run: RunDir, rank: int, spec: Spec, config: RunConfig) -> None
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """On the CPU torch has no error of its own for it."""
-    return not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError) or REFUSED in str(error)
+    """Whoever refused it: torch, CUDA, one of its libraries, or Python."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or REFUSED.search(str(error)) is not None
 
 
 def saved_by_hooks(run: RunDir, spec: Spec, rank: int) -> Any:

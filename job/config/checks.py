@@ -59,6 +59,15 @@ def _training(config: "RunConfig") -> Iterator[Mistake]:
         if config.parallel.strategy == "zero3":
             text = f"{config.model.quantize} works without zero3, which would shard four-bit weights; write zero2"
             yield Mistake(("model", "quantize"), text, also=(("parallel", "strategy"),))
+        if config.parallel.offload == "all":
+            yield Mistake(
+                ("parallel", "offload"), "all is zero3's, which would shard four-bit weights; write optimizer"
+            )
+    if train.optim == "adamw_8bit" and config.parallel.offload != "none":
+        text = (
+            f"{config.parallel.offload} needs ZeRO, and adamw_8bit works with single and ddp only; write none or adamw"
+        )
+        yield Mistake(("parallel", "offload"), text, also=(("train", "optim"),))
     if (offload := config.parallel.offload) != "none":
         able = ("auto", "zero3") if offload == "all" else ("auto", "zero1", "zero2", "zero3")
         if config.parallel.strategy not in able:

@@ -13,11 +13,14 @@ Cores = tuple[int, ...]
 
 
 def cores_near_gpus(environment: Mapping[str, str], usable: set[int], root: Path = Path("/")) -> tuple[Cores, ...]:
-    """For each visible GPU the usable cores of its NUMA node; () where that is all of them or is not known.
+    """For each visible GPU the usable cores of its NUMA node; () where that is all of them or is not known, or where
+    they are fewer than its rank's share: a scheduler may grant most cores on the other socket.
 
     An index counts only where all GPUs of the machine are visible: schedulers number those they grant anew.
     """
-    return tuple(_near(address, usable, root) for address in _addresses(environment, root))
+    addresses = _addresses(environment, root)
+    share = len(usable) // max(1, len(addresses))
+    return tuple(near if len(near) >= share else () for near in (_near(one, usable, root) for one in addresses))
 
 
 def _near(address: str, usable: set[int], root: Path) -> Cores:

@@ -17,6 +17,7 @@ from job.errors import RankCrashed
 from job.rundir import Spec
 
 AGREED = "agreed"
+SILENT_SECONDS = 1800.0  # that a rank may be slower than another, at a start for instance: supervisors end dead ones
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def meet(spec: Spec, fingerprint: str, device: torch.device) -> None:
         store=distributed_c10d.PrefixStore(f"{spec.nonce}-{spec.launch}", store),
         rank=rank,
         world_size=world_size,
+        timeout=timedelta(seconds=max(spec.wait_seconds, SILENT_SECONDS)),
         device_id=device if device.type == "cuda" else None,
     )
 

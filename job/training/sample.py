@@ -52,12 +52,14 @@ def generate(
     stopped: Callable[[], bool],
     system: str | None = None,
     autocast: torch.dtype | None = None,
+    together: bool = False,
 ) -> Iterator[Sample]:
     """One `Sample` per prompt, in order; ends early, without the unfinished one, when `stopped()` is true.
 
     `model` is the unwrapped model, plain or with a peft adapter; at each yield it is in the state it was given in.
     An answer ends at `eos_ids` and at the model's and the tokenizer's own ends. `temperature` 0 is greedy.
-    `autocast` is the compute dtype, if any.
+    `autocast` is the compute dtype, if any. `together`: all ranks make it, none has the whole model; then `stopped` is
+    asked between prompts only, as within one a rank may be done before another.
     Raises DataError for a prompt that the template refuses or that leaves no room for an answer.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -71,7 +73,7 @@ def generate(
         room = _positions(inner.config) - len(ids)
         if room < 1:
             raise DataError(f"a prompt of {len(ids)} tokens leaves no room for an answer in this model; shorten it")
-        stop = _Stop(stopped)
+        stop = _Stop(stopped if not together else lambda: False)
         config = _generation_config(tokenizer, min(max_new_tokens, room), temperature, top_p, ends)
         compute = torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
         with _undisturbed(inner, config, device), compute:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from job.errors import HardwareError
@@ -69,9 +70,15 @@ class SnapshotWriter:
     def rehearse(self) -> None:
         """Copy what a snapshot copies, and look whether the disk has room for two; nothing is written.
 
-        Raises: HardwareError when it has not.
+        Raises: HardwareError when it has not, or the host's memory has none for one.
         """
         assert self._capturer is not None, "begin comes first"
+        needed = sum(prod(shape) * dtype.itemsize for kinds in self._capturer.kinds() for _, dtype, shape in kinds)
+        if not self._buffers and 0 < (left := available_bytes()) < needed:
+            raise HardwareError(
+                f"a snapshot takes {needed / 1e9:.1f} GB of the host's memory, and {left / 1e9:.1f} GB are left; ask the "
+                "scheduler for more"
+            )
         buffer = self._buffer(needed=False)
         self._capturer.capture(0, [], buffer).copied()
         with self._changed:

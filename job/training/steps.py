@@ -71,7 +71,7 @@ def seed_everything(seed: int, step: int, rank: int) -> None:
     mixed = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
     # What `torch.manual_seed` does, but without a stack trace for each kind of device that is not there: it takes 1 ms.
     torch.default_generator.manual_seed(mixed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(mixed)
     random.seed(mixed)
     np.random.seed(mixed % 2**32)

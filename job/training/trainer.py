@@ -86,7 +86,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: StepBatch, num_items_in_batch: Any = None) -> torch.Tensor:
         """The share of the global batch's mean loss that this rank's micro-batches make up; summed over ranks it is
         the loss of the step. DDP averages gradients over ranks, hence the factor world size."""
-        if not all(module.training for module in self._modules):  # an evaluation came between
+        if not all(module.training for module in self._every_module):  # an evaluation came between
             model.train()  # hundreds of times slower than to look
         seed_everything(self.args.seed, inputs.step, self.layout.rank)
         self._trained_tokens = inputs.trained_tokens
@@ -160,6 +160,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         whole = {name: p for name, p in trainable_parameters(self.model).items() if not hasattr(p, "ds_id")}
         before = {name: parameter.detach() for name, parameter in whole.items()} if self.is_deepspeed_enabled else {}
         buffers = dict(self.model.named_buffers())
+        if any(hasattr(parameter, "ds_id") for parameter in self.model.parameters()):  # then DeepSpeed casts nothing
+            for parameter in whole.values():
+                parameter.data = parameter.data.to(self._compute)
         prepared = super()._prepare_for_training(*arguments)
         for name, buffer in self.model.named_buffers():
             if buffer.dtype != buffers[name].dtype:
@@ -186,7 +189,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             self._set_schedule(step)
         if dist.is_initialized() and not self.is_deepspeed_enabled:
             self._settle_buckets()
-        self._modules = tuple(self.model_wrapped.modules())
+        self._every_module = tuple(self.model_wrapped.modules())
         if not self.is_deepspeed_enabled:  # a module would look for gradients at each frozen weight, too
             self.model_wrapped.zero_grad = self.optimizer.zero_grad
         self.conductor.begun()

@@ -7,6 +7,7 @@ and the learning rate is zero, so no number of the run changes; the optimizer's 
 
 import resource
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,10 +62,10 @@ def try_worst(trainer: "Trainer") -> int | None:
     tried = worst(trainer.rows, at.token_budget, at.padded)
     for number, rows in enumerate(tried, 1):
         batch = micro_batch([trainer.rows.row(row) for row in rows], at.padded, at.device)
-        with trainer.gradients_apart(), trainer.compute_loss_context_manager():
-            trainer.backward(
-                0.0 * summed_loss(trainer.model_wrapped, batch, trainer.skips_untrained), number == len(tried)
-            )
+        last = number == len(tried)  # its gradients are summed over the ranks, which takes memory too
+        with nullcontext() if last else trainer.gradients_apart(), trainer.compute_loss_context_manager():
+            loss = summed_loss(trainer.model_wrapped, batch, trainer.skips_untrained)
+            trainer.backward(0.0 * loss, last)
     trainer.held.step_of_trial()
     trainer.conductor.rehearse()
     trainer.held.forget_trial()

@@ -1,7 +1,7 @@
 """How long a fresh start takes from the command to its first step, by phases, with one, two and more ranks.
 
 LoRA on a tiny model in a folder, each start a run of its own, ended as soon as its first step is told. The phases are
-those of the rank that wrote them last, which is the slowest one.
+those of the rank that came to its first step last.
 """
 
 import signal
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from job import tiny
 from tests.bench import rank_phases
 from tests.bench.interrupted import phases
 from tests.bench.rank_folder import make_base
 from tests.tiny_runs import TinyRuns
-from job import tiny
 
 HIDDEN, LAYERS = 64, 2
 PHASES = ("start and pull", "import", "load", "first step", "in all")
@@ -55,7 +55,9 @@ def measured(ways: Sequence[Way], repeats: int) -> list[Starts]:
         place.write_config("{r: 8, alpha: 16, dropout: 0.0}")
         for repeat in range(repeats):
             for starts in found:
-                starts.seconds.append(start(place, f"run-{repeat}-{starts.way.strategy}-{starts.way.ranks}", starts.way, watched))
+                starts.seconds.append(
+                    start(place, f"run-{repeat}-{starts.way.strategy}-{starts.way.ranks}", starts.way, watched)
+                )
     return found
 
 

@@ -54,17 +54,17 @@ def prepared(root: Path, fields: Mapping[str, Any]) -> RunDir:
 def ranks(module: str, arguments: Sequence[str], count: int, home: Path) -> None:
     """`python -m MODULE ARGUMENTS` on `count` ranks of this machine, to their end."""
     machine, port = Topology("cpu", count, "ddp" if count > 1 else "single"), free_port()
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env={**environment(home), **rank_environment(machine, rank, port), "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-        )
-        for rank in machine.ranks
-    ]
+    logs = [home / f"rank-{rank}.log" for rank in machine.ranks]
+    started = []
     try:
+        for rank, log in zip(machine.ranks, logs, strict=True):
+            with log.open("wb") as said:
+                place = {**environment(home), **rank_environment(machine, rank, port), "OMP_NUM_THREADS": "1"}
+                command = [sys.executable, "-m", module, *arguments]
+                started.append(subprocess.Popen(command, env=place, cwd=ROOT, stdout=said, stderr=said))
         codes = [process.wait(RANKS_SECONDS) for process in started]
     finally:
         for process in started:
             process.kill()
-    assert codes == [0] * count, codes
+            process.wait()
+    assert codes == [0] * count, f"{codes}\n" + "\n".join(log.read_text(errors="replace")[-2000:] for log in logs)

@@ -24,6 +24,7 @@ from tests.bench import rank_folder
 
 BLOCK_STEPS = 5
 WARM_STEPS = 10
+ROWS_EACH = 8  # of a rank, in a step
 RECORD = "step_cost.json"
 WALL, CPU = 0, 1
 
@@ -53,7 +54,8 @@ def measured(hidden: int, layers: int, ranks: int, steps: int) -> StepCost:
         rank_folder.make_base(root / "base", hidden, layers)
         plain = {"train.lr_scheduler_type": "constant", "train.warmup_steps": 0, "train.weight_decay": 0.0}
         strategy = {"parallel.strategy": "ddp" if ranks > 1 else "single"}
-        run = rank_folder.prepared(root, {**plain, **strategy, "train.max_steps": WARM_STEPS + steps + 1})
+        length = {"train.max_steps": WARM_STEPS + steps + 1, "train.global_batch_size": ROWS_EACH * ranks}
+        run = rank_folder.prepared(root, {**plain, **strategy, **length})
         rank_folder.ranks("tests.bench.step_cost", [str(run.path)], ranks, root)
         return StepCost(ranks, **json.loads((run.path / RECORD).read_text(encoding="utf-8")))
 

@@ -96,6 +96,15 @@ def test_in_bf16_the_fp32_copies_go_along(laboratory: Laboratory, way: Way) -> N
     assert resumed.losses == pytest.approx({step: whole.losses[step] for step in resumed.losses}, rel=BF16_TOLERANCE)
 
 
+@pytest.mark.parametrize("way", [Way("zero2", 2), Way("zero3", 2)], ids=str)
+def test_in_bf16_whole_modules_beside_an_adapter_are_trained(laboratory: Laboratory, way: Way) -> None:
+    lora = {"r": 4, "alpha": 8, "dropout": 0.0, "modules_to_save": ["embed_tokens"]}
+    case = with_fields(LORA, "bf16-whole", lora=lora, model__precision="bf16")
+    whole, alone = laboratory.whole(case, way), laboratory.whole(case, ALONE)
+    assert whole.losses == pytest.approx(alone.losses, rel=BF16_TOLERANCE)
+    assert_same_bits(whole, laboratory.resumed(case, way, way), f"{way} to {way}")
+
+
 @pytest.mark.parametrize(("way", "offload"), [(Way("zero2", 2), "optimizer"), (Way("zero3", 2), "all")], ids=str)
 def test_offloading_changes_no_number(laboratory: Laboratory, way: Way, offload: str) -> None:
     case = with_fields(LORA, f"offload-{offload}", parallel__offload=offload)
