@@ -60,13 +60,10 @@ def _training(config: "RunConfig") -> Iterator[Mistake]:
             text = f"{config.model.quantize} works without zero3, which would shard four-bit weights; write zero2"
             yield Mistake(("model", "quantize"), text, also=(("parallel", "strategy"),))
         if config.parallel.offload == "all":
-            yield Mistake(
-                ("parallel", "offload"), "all is zero3's, which would shard four-bit weights; write optimizer"
-            )
+            text = "all needs zero3, which would shard four-bit weights; write optimizer"
+            yield Mistake(("parallel", "offload"), text, also=(("model", "quantize"),))
     if train.optim == "adamw_8bit" and config.parallel.offload != "none":
-        text = (
-            f"{config.parallel.offload} needs ZeRO, and adamw_8bit works with single and ddp only; write none or adamw"
-        )
+        text = f"{config.parallel.offload} needs ZeRO, and adamw_8bit single or ddp; write none, or train.optim: adamw"
         yield Mistake(("parallel", "offload"), text, also=(("train", "optim"),))
     if (offload := config.parallel.offload) != "none":
         able = ("auto", "zero3") if offload == "all" else ("auto", "zero1", "zero2", "zero3")

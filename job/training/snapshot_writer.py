@@ -76,8 +76,8 @@ class SnapshotWriter:
         needed = sum(prod(shape) * dtype.itemsize for kinds in self._capturer.kinds() for _, dtype, shape in kinds)
         if not self._buffers and 0 < (left := available_bytes()) < needed:
             raise HardwareError(
-                f"a snapshot takes {needed / 1e9:.1f} GB of the host's memory, and {left / 1e9:.1f} GB are left; ask the "
-                "scheduler for more"
+                f"a snapshot takes {needed / 1e9:.1f} GB of the host's memory, and {left / 1e9:.1f} GB are left; ask "
+                "the scheduler for more"
             )
         buffer = self._buffer(needed=False)
         self._capturer.capture(0, [], buffer).copied()
