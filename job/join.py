@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from job.aftermath import aftermath
 from job.brought import Brought
 from job.config import RunConfig
-from job.errors import ExitCode, JobError, Stopped, StorageError, error_for
+from job.errors import ConfigError, ExitCode, JobError, Stopped, StorageError, error_for
 from job.host.gang_admission import hello
 from job.host.gang_client import Leader, Lost
 from job.host.gang_line import Pace
@@ -186,6 +186,8 @@ class Follower:
             if self.done is None:
                 waited = self.config.parallel.wait_for_nodes
                 place = self.leader.place
+                if why := self.leader.why_refused:
+                    raise ConfigError(f"{place} did not take this node within {waited}: {why}")
                 raise Stopped(f"{place} was not reached within {waited}; run the same command again to go on")
 
     def lost(self, why: str) -> None:

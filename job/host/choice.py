@@ -7,7 +7,7 @@ to the host's memory unless `parallel.offload` says so.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from job.config import RunConfig
 from job.config.schema import AUTO_BUDGET_ROWS
@@ -62,6 +62,20 @@ def choose(config: RunConfig, shape: Shape | None, machine: Topology, gpu_bytes:
 
     `gpu_bytes`: memory of the smallest GPU; None on the CPU, and where the driver does not say.
     """
+    choice = _chosen(config, shape, machine, gpu_bytes)
+    return replace(choice, warning="; ".join(filter(None, (choice.warning, idle_ranks(config, machine)))))
+
+
+def idle_ranks(config: RunConfig, machine: Topology) -> str:
+    """A warning where a step has fewer rows than there are ranks; else nothing."""
+    rows, ranks = config.train.global_batch_size, machine.world_size
+    if rows >= ranks:
+        return ""
+    text = f"{rows} {'row' if rows == 1 else 'rows'} a step on {ranks} ranks leave {ranks - rows} idle"
+    return f"{text}: raise train.global_batch_size, or take fewer ranks"
+
+
+def _chosen(config: RunConfig, shape: Shape | None, machine: Topology, gpu_bytes: int | None) -> Choice:
     if shape is None or gpu_bytes is None or machine.device == "cpu":
         return _usual(config, machine)
     room = int(gpu_bytes * FILLED)

@@ -23,6 +23,7 @@ from job.host.gang_messages import (
     Message,
     RanksEnded,
     Ready,
+    Refused,
     Settle,
     Stopping,
     Welcome,
@@ -60,6 +61,7 @@ class Gang:
         self._strangers = Strangers(say)
         self._came: set[int] = set()
         self._began = time.monotonic()
+        self.refused: dict[int, Refused] = {}  # while none that fits came in its stead
         self.why_lost: dict[int, str] = {}  # of those that were here once and are not
 
     @property
@@ -101,6 +103,8 @@ class Gang:
             return member
         with contextlib.suppress(LineLost):
             line.send(refused)
+        if rank in self.others and not refused.again:
+            self.refused[rank] = refused
         self._strangers.tell(f"{peer.rpartition(':')[0]} was refused: {refused.reason}")
         return None
 
@@ -108,6 +112,7 @@ class Gang:
         self._came.add(member.hello.node_rank)
         self._members[member.hello.node_rank] = member
         self.why_lost.pop(member.hello.node_rank, None)
+        self.refused.pop(member.hello.node_rank, None)
         try:
             member.line.send(Welcome())
             if (word := self._done or self._begin) is not None:

@@ -37,6 +37,7 @@ class Leader:
         self._refused_at: float | None = None
         self._away_since: float | None = time.monotonic()
         self._told, self._last_word = "", False
+        self.why_refused = ""  # while the leader refuses this node, and may take it later
         self._thread = threading.Thread(target=self._work, daemon=True, name="leader")
 
     def __enter__(self) -> "Leader":
@@ -100,6 +101,7 @@ class Leader:
             case Welcome():
                 line.trust()
             case Refused(again=True, reason=reason) as refused if self._may_try_again():
+                self.why_refused = reason
                 return self._tell(reason)
             case Refused() as refused:
                 self._over.set()
@@ -107,7 +109,7 @@ class Leader:
                 return self._heard.put(error_for(refused.code, f"{self.place} refuses this node: {refused.reason}"))
             case _:
                 raise LineLost("it did not answer the hello")
-        self._line, self._away_since, self._refused_at, self._told = line, None, None, ""
+        self._line, self._away_since, self._refused_at, self._told, self.why_refused = line, None, None, "", ""
         self._hello = self._hello.model_copy(update={"again": True})
         try:
             while True:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from job.config import RunConfig
-from job.errors import ExitCode, JobError, Stopped
+from job.errors import ExitCode, JobError, Stopped, error_for
 from job.host.crew import AllRanks
 from job.host.gang import Gang
 from job.host.gang_admission import hello
@@ -43,6 +43,10 @@ class Leading:
             now = time.monotonic()
             since = {rank: since.get(rank, now) for rank in absent}
             if late := [rank for rank in absent if now - since[rank] > self._wait_seconds]:
+                refused = next((self._gang.refused[rank] for rank in late if rank in self._gang.refused), None)
+                if refused is not None:  # it would be refused again
+                    text = f"{self._missed(late)} within {self._waited}; {refused.reason}; {standing()}"
+                    raise error_for(refused.code, text)
                 raise Stopped(
                     f"{self._missed(late)} within {self._waited}; {standing()}; run the same command again to go on"
                 )

@@ -106,6 +106,6 @@ def _address(text: str, port: int) -> tuple[str, int]:
     if not colon or text.endswith("]") or (":" in host and not host.endswith("]")):
         host, given = text, str(port)
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not given.isdigit() or not 0 < int(given) < 1 << 16:
+    if not host or "/" in host or not given.isdigit() or not 0 < int(given) < 1 << 16:
         raise ConfigError(f"{LEADER} is {text!r}: give node 0's host name or address, perhaps with :port")
     return host, int(given)

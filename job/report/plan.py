@@ -64,9 +64,9 @@ def _about(plan: Plan) -> list[tuple[str, str]]:
     what = f"LoRA on {counted(model['adapters'], 'linear layer')}" if model["adapters"] else "every parameter"
     about = "" if steps["measured"] else "about "
     guess = " (assumed from its config: its weights bring no headers)" if model["assumed"] else ""
-    nodes = counted(machine["nodes"], "node")
-    each = machine["ranks_per_node"]
-    on = f"{each} x {machine['gpu']} on {nodes}" if machine["gpu"] else f"{counted(each, 'rank')} on the CPU of {nodes}"
+    each, nodes = machine["ranks_per_node"], machine["nodes"]
+    where = "on 1 node" if nodes == 1 else f"on each of {nodes} nodes"
+    on = f"{each} x {machine['gpu']} {where}" if machine["gpu"] else f"{counted(each, 'rank')} on the CPU {where}"
     if machine["gpu_bytes"]:
         on += f", {machine['gpu_bytes'] / GIB:.1f} GiB each"
     done = f", {steps['done']:,} of them done" if steps["done"] else ""
@@ -108,6 +108,14 @@ def _memory(plan: Plan, unit: int) -> Table:
     return table
 
 
+def _host(plan: Plan) -> str:
+    """Of the node that takes the snapshots; the others need the offloaded part alone."""
+    (row,) = (row for row in plan["memory"] if row["strategy"] == plan["chosen"]["strategy"])
+    offloaded = row["host_bytes"] * plan["machine"]["ranks_per_node"]
+    parts = {"a snapshot": plan["checkpoint"]["bytes"], **({"offloaded": offloaded} if offloaded else {})}
+    return f"{spoken_bytes(sum(parts.values()))} on node 0 while it trains: {_listed(parts)}"
+
+
 def _costs(plan: Plan) -> list[tuple[str, str]]:
     checkpoint, grace, hours = plan["checkpoint"], plan["grace"], plan["hours"]
     every = f"every {checkpoint['interval']}"
@@ -121,6 +129,7 @@ def _costs(plan: Plan) -> list[tuple[str, str]]:
             f"is stored in {checkpoint['stored_seconds']:.1f} s",
         ),
         ("grace", _grace(grace)),
+        ("host memory", _host(plan)),
         ("disk", f"{spoken_bytes(sum(disk.values()))} on a node: {_listed(disk)}"),
     ]
     if hours["hours"] is None:

@@ -5,6 +5,8 @@ import sys
 
 from rich.console import Console
 
+FILE_COLUMNS = 120  # in a log no column of a table is to be cut
+
 
 class _Out(Console):
     """Who closes a pipe (`| head`) has seen enough."""
@@ -17,4 +19,6 @@ class _Out(Console):
 def stdout_console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a script's letters still gets all the rest
-    return _Out(file=sys.stdout)
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return _Out(file=sys.stdout)
+    return _Out(file=sys.stdout, width=FILE_COLUMNS)

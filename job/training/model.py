@@ -15,6 +15,7 @@ from job.config import RunConfig
 from job.errors import ConfigError, DataError
 from job.training.init import start_from_adapter
 
+CPU_BLOCK = 32  # rows that bitsandbytes packs together
 PROBE_TOLERANCE = 0.05  # of the largest logit: far above rounding in bf16, far below another position's logits
 
 
@@ -62,6 +63,8 @@ def load_model(path: Path, config: RunConfig, device: str, init: Path | None = N
         raise ConfigError(f"model.attn_implementation {attention}: {_first_line(error)}") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{named} cannot be loaded: {_first_line(error)}") from error
+    if config.model.quantize is not None and device == "cpu":
+        _check_blocks(model)
     if missing := sorted(report["missing_keys"]):
         raise DataError(f"{named} lacks {len(missing)} of the weights of the base's config, {missing[0]} first")
     if config.model.add_tokens:
@@ -89,6 +92,16 @@ def four_bits(compute: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
+
+
+def _check_blocks(model: Any) -> None:
+    """Raises: ConfigError where bitsandbytes' kernels for the CPU fail on a layer's size."""
+    for name, module in model.named_modules():
+        if type(module).__name__ == "Linear4bit" and module.out_features % CPU_BLOCK:
+            raise ConfigError(
+                f"model.quantize {name} has {module.out_features} outputs, and on a CPU four-bit layers need multiples "
+                f"of {CPU_BLOCK}: use a GPU, or model.quantize: null"
+            )
 
 
 def lora_config(config: RunConfig, embeddings: Sequence[str] = ()) -> PeftLoraConfig:

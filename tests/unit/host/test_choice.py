@@ -127,3 +127,16 @@ def test_on_the_cpu_all_is_as_it_always_was() -> None:
 def test_without_the_memory_of_the_gpus_nothing_is_guessed() -> None:
     found = chosen(run_config({}), memory=None)
     assert (found.strategy, found.token_budget, found.gradient_checkpointing) == ("ddp", 4096, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ranks", "said"),
+    [
+        (8, 8, ""),
+        (1, 2, "1 row a step on 2 ranks leave 1 idle: raise train.global_batch_size, or take fewer ranks"),
+        (8, 64, "8 rows a step on 64 ranks leave 56 idle: raise train.global_batch_size, or take fewer ranks"),
+    ],
+)
+def test_ranks_that_no_row_of_a_step_reaches_are_warned_of(rows: int, ranks: int, said: str) -> None:
+    config = run_config({}, data={"max_length": 64}).replace({"train.global_batch_size": rows})
+    assert choose(config, None, Topology("cpu", ranks, "ddp"), None).warning == said

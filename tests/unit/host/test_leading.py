@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from job.config import RunConfig
-from job.errors import ExitCode, Fenced, JobError, Stopped
+from job.errors import ConfigError, ExitCode, Fenced, JobError, Stopped
 from job.host.crew import Alone, crew
 from job.host.gang_admission import hello
 from job.host.gang_client import Leader
@@ -14,7 +14,8 @@ from job.host.gang_messages import Done, Message, Ready
 from job.host.leading import Leading, leading
 from job.host.preemption import Stop
 from job.host.topology import Topology
-from tests.ganging import PACE, Led, begin, led, wait_until
+from tests.ganging import PACE, Led, Node, begin, led, wait_until
+from tests.ganging import hello as hello_of
 from tests.servers import free_port
 
 CONFIG = RunConfig.from_dict(
@@ -43,6 +44,18 @@ def test_nodes_that_do_not_come_are_named_while_they_are_waited_for_and_at_the_e
     ):
         nodes(leader).gather(nothing, lambda: "nothing was committed yet")
     assert leader.said.count("waiting for node 1 of 3") == 1
+
+
+def test_a_node_that_was_refused_and_never_replaced_ends_the_run_with_why(leader: Led) -> None:
+    leader.node(2)
+    Node(leader.connected()).line.send(hello_of(1, version="0.9"))
+    wait_until(lambda: 1 in leader.gang.refused)
+    with pytest.raises(
+        ConfigError, match=r"^node 1 did not come within 1s; node 1 does not fit: sft-job is 0\.9 there"
+    ):
+        nodes(leader).gather(nothing, lambda: "nothing was committed yet")
+    leader.node(1)
+    assert leader.gang.refused == {}
 
 
 def test_a_node_that_was_here_is_said_to_be_lost(leader: Led) -> None:

@@ -127,6 +127,7 @@ def test_one_node_told_by_hand_is_this_machine_alone(environment: Variables) -> 
         ({"SFT_JOB_NODES": "two", **OWN, "SFT_JOB_NODE_RANK": "one"}, ["SFT_JOB_NODE_RANK is 'one'", "whole number"]),
         ({**OWN, "SFT_JOB_NODES": "0"}, ["SFT_JOB_NODES is 0", "at least 1"]),
         ({**OWN, "SFT_JOB_LEADER": "n0:http"}, ["SFT_JOB_LEADER is 'n0:http'"]),
+        ({**OWN, "SFT_JOB_LEADER": "http://n0:9000"}, ["SFT_JOB_LEADER is 'http://n0:9000'", "host name or address"]),
         ({**OWN, "SFT_JOB_LEADER": "n0:70000"}, ["SFT_JOB_LEADER is 'n0:70000'"]),
         ({**trainer_v2(1), "PET_NNODES": "1:4"}, ["PET_NNODES is 1:4", "fixed number"]),
         ({"PET_NNODES": "2", "PET_MASTER_ADDR": "n0"}, ["PET_NODE_RANK is not set"]),
