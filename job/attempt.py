@@ -4,7 +4,7 @@ Whatever ends it, the last commit stands, and its end record says why it ended.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from job.aftermath import aftermath
 from job.budgets import Budget
@@ -115,6 +115,8 @@ class Attempt:
                 return committer
             if not (lowered := self.layout.lower(ended.error)):
                 restarts.refuse(ended.error, committer.parent, heart.stepped)
+            self.machine = replace(self.machine, strategy=self.layout.choice.strategy)
+            committer.trained_under(self.machine.strategy)
             self.report.message(f"{ended.error}; {lowered}the ranks begin again in place, {standing(committer)}")
             self.local.clear_launch()
 

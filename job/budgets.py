@@ -12,7 +12,7 @@ from pathlib import Path
 
 from job.config import RunConfig
 from job.errors import DataError, JobError, OutOfMemory
-from job.host.choice import Choice, choose, gib
+from job.host.choice import Choice, choose, gib, strategies
 from job.host.gpus import Gpu, gpus
 from job.host.shape import Shape, Tensor, shape_of
 from job.host.topology import Topology
@@ -39,9 +39,16 @@ class Budget:
     """What the ranks of an attempt are told of their layout, and how that changes where they run out of memory."""
 
     def __init__(
-        self, config: RunConfig, choice: Choice, store: ObjectStore, key: str, known: BudgetRecord | None, say: Say
+        self,
+        config: RunConfig,
+        choice: Choice,
+        machine: Topology,
+        store: ObjectStore,
+        key: str,
+        known: BudgetRecord | None,
+        say: Say,
     ) -> None:
-        self._config, self._choice = config, choice
+        self._config, self._choice, self._machine = config, choice, machine
         self._store, self._key, self._known, self._say = store, key, known, say
         self._lowered = False
 
@@ -56,7 +63,8 @@ class Budget:
     def lower(self, error: JobError) -> str:
         """After ranks that ran out of memory: what they do instead, as the beginning of a sentence; else nothing.
 
-        Layers are recomputed first, then the budget is halved, down to one row; only what is `auto` changes.
+        Layers are recomputed first, then the budget is halved, down to one row, then a strategy is taken that shards
+        more; only what is `auto` changes.
         Raises: OutOfMemory where nothing is left to lower.
         """
         if not isinstance(error, OutOfMemory):
@@ -68,10 +76,17 @@ class Budget:
         elif train.token_budget == "auto" and now.token_budget > row:
             self._choice = replace(now, token_budget=max(row, now.token_budget // 2), predicted=None)
             said = f"the token budget is {self._choice.token_budget:,} from now on"
+        elif following := self._strategies_left():
+            self._choice = replace(now, strategy=following[0], predicted=None)
+            said = f"{following[0]} takes the place of {now.strategy}"
         else:
             raise OutOfMemory(_refusal(self._config, now, error)) from error
         self._lowered = True
         return f"{said}, and "
+
+    def _strategies_left(self) -> tuple[str, ...]:
+        every = strategies(self._config, self._machine)
+        return every[every.index(self._choice.strategy) + 1 :]
 
     def keep(self, measured: Measured) -> None:
         """Once the ranks have shown that it works. What the default gives on every CPU needs no record."""
@@ -117,7 +132,7 @@ def budget(
         say(choice.why)
     if choice.warning:
         say(choice.warning)
-    return Budget(config, choice, store, key, known, say)
+    return Budget(config, choice, machine, store, key, known, say)
 
 
 def shape_in(base: Path) -> Shape | None:
@@ -147,12 +162,14 @@ def _as_known(config: RunConfig, choice: Choice, known: BudgetRecord) -> Choice:
     recompute = choice.gradient_checkpointing
     if train.gradient_checkpointing == "auto":
         recompute = known.gradient_checkpointing
-    if (tokens, recompute) == (choice.token_budget, choice.gradient_checkpointing):
+    strategy = known.strategy if config.parallel.strategy == "auto" else choice.strategy
+    if (strategy, tokens, recompute) == (choice.strategy, choice.token_budget, choice.gradient_checkpointing):
         return choice
     took = f", which took {gib(known.peak_bytes)}" if known.peak_bytes else ""
-    why = f"{choice.strategy}: micro-batches of {tokens:,} tokens{', layers recomputed' if recompute else ''}, "
+    why = f"{strategy}: micro-batches of {tokens:,} tokens{', layers recomputed' if recompute else ''}, "
     return replace(
         choice,
+        strategy=strategy,
         token_budget=tokens,
         gradient_checkpointing=recompute,
         why=f"{why}as before on such a machine{took}",

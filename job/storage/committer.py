@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,10 @@ class Committer:
             if self._fatal is not None:
                 raise self._fatal
             return whole
+
+    def trained_under(self, strategy: str) -> None:
+        """From the next commit on: memory may have asked for another one."""
+        self._source = replace(self._source, strategy=strategy)
 
     def go_on_from(self, parent: str | None, evaluations: Evaluations) -> None:
         """The ranks begin again at this commit; call when nothing waits. Steps that were offered come once more."""

@@ -48,6 +48,8 @@ def meet(spec: Spec, fingerprint: str, device: torch.device) -> None:
         compare(store, rank, world_size, Facts(spec.attempt, spec.nonce, spec.launch, fingerprint, spec.resume_step))
     except (dist.DistError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
+        if rank == 0 and "EADDRINUSE" in str(error):
+            raise RankCrashed(f"port {port} was taken by another program while the ranks started") from error
         raise RankCrashed(
             f"not all {world_size} ranks met at {address}:{port} within {spec.wait_seconds:.0f} s: {reason}"
         ) from error

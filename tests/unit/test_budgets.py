@@ -30,7 +30,9 @@ def on_gpus(config: RunConfig) -> Choice:
 
 
 def budget(config: RunConfig, choice: Choice | None = None, store: MemoryStore | None = None) -> budgets.Budget:
-    return budgets.Budget(config, choice or on_gpus(config), store or MemoryStore(), "budgets/x.json", None, print)
+    made = choice or on_gpus(config)
+    at = Topology("cuda", 1 if made.strategy == "single" else 8, made.strategy)
+    return budgets.Budget(config, made, at, store or MemoryStore(), "budgets/x.json", None, print)
 
 
 def measured(**trial: Any) -> Measured:
@@ -40,7 +42,7 @@ def measured(**trial: Any) -> Measured:
 
 
 def test_layers_are_recomputed_first_then_the_budget_is_halved_down_to_one_row() -> None:
-    config = run_config()
+    config = run_config(parallel={"strategy": "ddp"})
     now = budget(config)
     said, tokens = [], [now.choice.token_budget]
     with pytest.raises(OutOfMemory, match=r"one row of 1,024 tokens at a time, layers recomputed: shorten data\.max"):
@@ -52,8 +54,20 @@ def test_layers_are_recomputed_first_then_the_budget_is_halved_down_to_one_row()
     assert now.settled().train.token_budget == 1024
 
 
+def test_after_one_row_a_strategy_is_taken_that_shards_more() -> None:
+    now, taken = budget(run_config()), []
+    with pytest.raises(OutOfMemory, match="take a larger GPU"):
+        while True:
+            said = now.lower(FULL)
+            if now.choice.strategy not in (taken or ["ddp"])[-1]:
+                taken.append(now.choice.strategy)
+                assert said == f"{taken[-1]} takes the place of {(['ddp', *taken])[-2]}, and "
+    assert taken == ["zero1", "zero2", "zero3"]
+    assert now.settled().parallel.strategy == "zero3" and now.choice.token_budget == 1024
+
+
 def test_only_what_is_auto_is_lowered() -> None:
-    fixed = budget(run_config(train={"token_budget": 4096}))
+    fixed = budget(run_config(train={"token_budget": 4096}, parallel={"strategy": "ddp"}))
     assert "recomputed" in fixed.lower(FULL)
     with pytest.raises(OutOfMemory, match=r"train\.token_budget is 4,096"):
         fixed.lower(FULL)
