@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -74,6 +75,24 @@ def test_a_late_node_is_waited_for_and_said_to_be_late(nodes: Start, on_s3: Tiny
     follower = four.start(1)
     assert four.ended(leader, follower) == [ExitCode.DONE, ExitCode.DONE], four.said()
     assert "computing in float32 on 4 x cpu" in leader.said() and "ranks 2 to 3" in follower.said()
+
+
+def test_what_is_sharded_over_nodes_goes_on_sharded_otherwise(nodes: Start, place: TinyRuns) -> None:
+    """Only node 0 has the checkpoint: what node 1 needs of it, it is told."""
+    sharded = nodes("sharded", parallel__strategy="zero3", train__max_steps=3000, data__eval=None)
+    leader, follower = sharded.start_all()
+    leader.wait_for_commit(10)
+    follower.signal(signal.SIGTERM)
+    assert sharded.ended(leader, follower) == [ExitCode.STOPPED, ExitCode.STOPPED], sharded.said()
+    step = step_of(commit_keys(place.store("sharded"))[0])
+    leader, follower = (sharded.start(rank, parallel__strategy="zero2") for rank in range(2))
+    leader.wait_for_commit((step // 10 + 1) * 10)
+    leader.signal(signal.SIGTERM)
+    assert sharded.ended(leader, follower) == [ExitCode.STOPPED, ExitCode.STOPPED], sharded.said()
+    assert f"resumed from step {step} " in leader.said() and "(zero2)" in leader.said()
+    told = losses(place.store("sharded"))
+    before, after = (fmean(told[at] for at in range(first, first + 5)) for first in (step - 5, step))
+    assert abs(after - before) < 0.3 * before and after < 0.8 * told[1], "the run went on from other weights"
 
 
 # ---- what is lost returns
