@@ -122,17 +122,23 @@ def budget(
     `present`: this machine's GPUs. Raises: StorageError.
     """
     devices = present()[: machine.ranks_per_node] if machine.device == "cuda" else []
-    memory = min((gpu.memory_bytes for gpu in devices), default=None)
-    choice = choose(config, shape_in(base) if memory else None, machine, memory)
-    key = f"budgets/{machine_name(devices, machine, choice.strategy)}.json"
-    known = _read(store, key, say)
-    if known is not None:
-        choice = _as_known(config, choice, known)
+    choice, key, known = chosen(config, shape_in(base) if devices else None, devices, machine, store, say)
     if machine.device == "cuda" or known is not None:
         say(choice.why)
     if choice.warning:
         say(choice.warning)
     return Budget(config, choice, machine, store, key, known, say)
+
+
+def chosen(
+    config: RunConfig, shape: Shape | None, devices: list[Gpu], machine: Topology, store: ObjectStore, say: Say
+) -> tuple[Choice, str, BudgetRecord | None]:
+    """As estimated, or as it worked before on such a machine; the key of its record, and that. Raises: StorageError."""
+    memory = min((gpu.memory_bytes for gpu in devices), default=None)
+    choice = choose(config, shape, machine, memory)
+    key = f"budgets/{machine_name(devices, machine, choice.strategy)}.json"
+    known = _read(store, key, say)
+    return (choice if known is None else _as_known(config, choice, known)), key, known
 
 
 def shape_in(base: Path) -> Shape | None:

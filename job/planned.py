@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from job.budgets import chosen
 from job.config import RunConfig
 from job.config.deepspeed import deepspeed_config
 from job.foreseen import Foreseen, foresee
@@ -60,10 +61,11 @@ def plan(
             refuse_another_run(config, record)
         config = _settled(config, record, at, devices)
         seen = foresee(config, record, store, stop, report)
+        choice, _, _ = chosen(config, seen.shape, devices, at, store, report.message)
     finally:
         report.close("stopped" if stop.requested() else "done")
     here = gpus_per_node is None and nodes is None
-    found = planned(config, seen, at, devices, launch=launch, deepspeed=deepspeed, here=here)
+    found = planned(config, seen, at, devices, choice, launch=launch, deepspeed=deepspeed, here=here)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
@@ -75,14 +77,16 @@ def planned(
     seen: Foreseen,
     at: Topology,
     devices: list[Gpu],
+    choice: Choice | None = None,
     *,
     launch: bool = False,
     deepspeed: bool = False,
     here: bool = False,
 ) -> Plan:
-    """All of the plan, computed: `config` has its precision settled. `here`: `at` is this machine."""
+    """All of the plan, computed: `config` has its precision settled, and `choice` is what it comes to; None: what is
+    estimated. `here`: `at` is this machine."""
     gpu_bytes = min((gpu.memory_bytes for gpu in devices), default=None)
-    choice = choose(config, seen.shape, at, gpu_bytes)
+    choice = choice or choose(config, seen.shape, at, gpu_bytes)
     at, settled = replace(at, strategy=choice.strategy), choice.settle(config)
     amount, train = seen.amount, config.train
     steps = train.steps(amount.rows)

@@ -38,7 +38,7 @@ def test_a_run_is_planned_for_a_machine_that_is_not_at_hand(place: Place, tmp_pa
     base = write_headers(tmp_path / "gemma", GEMMA_2B, tied=True)  # over data that take no room
     job = plan(place, *MACHINE, "--nodes", "2", model__base=str(base))
     page = job.stdout()
-    assert "8 x H100 80GB on 2 nodes" in page and "2.51 B parameters" in page and "▶ ddp" in page
+    assert "8 x H100 80GB on each of 2 nodes" in page and "2.51 B parameters" in page and "▶ ddp" in page
     assert all(strategy in page for strategy in ("zero1", "zero2", "zero3"))
     assert not Path(place.fields["run"]).exists()
 
