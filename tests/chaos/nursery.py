@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,12 +59,12 @@ class Started(subprocess.Popen[bytes]):
 
     nursery: Nursery
 
-    def __init__(self, args: list[str], *, env: dict[str, str], stdin: int, stdout: IO[bytes], stderr: int) -> None:
-        assert args[:2] == [sys.executable, "-m"] and stdin == subprocess.DEVNULL and stderr == subprocess.STDOUT
+    def __init__(self, args: Sequence[str], *, env: dict[str, str], stdin: int, stdout: IO[bytes], stderr: int) -> None:
+        assert [*args[:2]] == [sys.executable, "-m"] and stdin == subprocess.DEVNULL and stderr == subprocess.STDOUT
         self.args, self.returncode, self._child_created = args, None, True
         self.stdin = self.stdout = self.stderr = None
         self._waitpid_lock, self._sigint_wait_secs = threading.Lock(), 0.25
-        self.pid = self.nursery.start(args[2], args[3:], env, stdout.name)
+        self.pid = self.nursery.start(args[2], [*args[3:]], env, stdout.name)
 
 
 def serve(line: socket.socket, supervisor: int, plan: Plan) -> None:
