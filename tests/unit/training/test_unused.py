@@ -12,11 +12,14 @@ from job.rundir import RunDir, Spec
 from job.training.unused import unused
 
 
-def attempt(folder: Path, optim: str = "adamw", base: Any = None, strategy: str = "auto") -> RunDir:
+def attempt(
+    folder: Path, optim: str = "adamw", base: Any = None, strategy: str = "auto", quantize: str | None = None
+) -> RunDir:
     run = RunDir(folder).make()
     run.base.mkdir(parents=True)
     (run.base / "config.json").write_text(json.dumps(base or {"model_type": "gemma"}))
-    Spec({"train": {"optim": optim}, "parallel": {"strategy": strategy}}, 1, "nonce", "base", None).write(run)
+    config = {"model": {"quantize": quantize}, "train": {"optim": optim}, "parallel": {"strategy": strategy}}
+    Spec(config, 1, "nonce", "base", None).write(run)
     return run
 
 
@@ -34,6 +37,10 @@ def test_what_optimizer_base_or_strategy_may_need_is_not_left_out(
     tmp_path: Path, optim: str, base: Any, strategy: str, names: set[str]
 ) -> None:
     assert set(unused(attempt(tmp_path, optim, base, strategy))) == names
+
+
+def test_four_bits_need_bitsandbytes(tmp_path: Path) -> None:
+    assert set(unused(attempt(tmp_path, quantize="nf4"))) == {"wandb", "deepspeed"}
 
 
 PROGRAM = """
