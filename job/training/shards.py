@@ -38,7 +38,7 @@ class Shards:
         `before`: the trained tensors as they were loaded, those that were whole then; DeepSpeed made its fp32 copies
         of what it had cast to the compute type.
         """
-        self._model, self._optimizer, self.device = model, optimizer, device
+        self._optimizer, self.device = optimizer, device
         self._parameters = trainable_parameters(model)
         self.sharded = self._stage3 = any(hasattr(parameter, "ds_id") for parameter in self._parameters.values())
         self.capturer: Capturing = ShardCapturer(self)
@@ -66,9 +66,9 @@ class Shards:
             pass
 
     def tensors(self) -> Tensors | None:
-        found = {}
+        found, shapes = {}, self.shapes()
         for name, parameter in self._parameters.items():
-            tensor = safe_get_full_fp32_param(parameter).view(self.shapes()[name])
+            tensor = safe_get_full_fp32_param(parameter).view(shapes[name])
             if dist.get_rank() == 0:
                 found[name] = tensor.cpu()
         return found if dist.get_rank() == 0 else None
