@@ -2,13 +2,13 @@
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from job.inspection import Batch, Inspection
 from job.report.example import END_ISOLATE, ISOLATE, example_view, ids_table, without_colour
 from job.report.facts import Fact, batch_title, facts, micro_batches
+from job.report.heading import heading
 from job.report.histogram import histogram
 from job.report.visible import has_right_to_left, visible
 
@@ -21,7 +21,7 @@ def show(console: Console, found: Inspection, ids: bool) -> None:
     plain = without_colour(console)
     if console.width > MOST_COLUMNS:
         console.width = MOST_COLUMNS
-    _head(console, "Data", "as the run trains on them" if found["begun"] else "as a run would prepare them now")
+    heading(console, "Data", "as the run trains on them" if found["begun"] else "as a run would prepare them now")
     console.print(_facts(facts(found)))
     console.print()
     console.print(Padding(histogram(found["lengths"]["bins"], found["summary"]["rows"]), (0, 0, 0, 2)))
@@ -29,21 +29,13 @@ def show(console: Console, found: Inspection, ids: bool) -> None:
         console.print()
         console.print(_warnings(warnings))
     if (batch := found["batch"]) is not None:
-        _head(console, "Global batch", "the one of the row below")
+        heading(console, "Global batch", "the one of the row below")
         _batch(console, batch, found["example"]["row"], found["layout"]["token_budget"])
-    _head(console, "Example", "")
+    heading(console, "Example", "")
     console.print(example_view(found["example"], plain), highlight=False)
     if ids:
         console.print()
         console.print(ids_table(found["example"]["pieces"]))
-
-
-def _head(console: Console, title: str, note: str) -> None:
-    console.print()
-    text = Text(title, "bold")
-    if note:
-        text.append(f", {note}", "not bold dim")
-    console.print(Rule(text, align="left", style="dim"))
 
 
 def _facts(listed: list[Fact]) -> Table:

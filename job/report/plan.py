@@ -3,11 +3,11 @@
 import json
 
 from rich.console import Console
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from job.planning import Grace, Memory, Plan
+from job.report.heading import heading
 from job.report.wording import counted, spoken_bytes, spoken_seconds
 
 MOST_COLUMNS = 100
@@ -19,34 +19,26 @@ def show(console: Console, plan: Plan) -> None:
     """What matters most, whether it fits and how long it takes, comes last, where one looks."""
     if console.width > MOST_COLUMNS:
         console.width = MOST_COLUMNS
-    _head(console, "Plan", "as the run goes on" if plan["begun"] else "the run has not begun")
+    heading(console, "Plan", "as the run goes on" if plan["begun"] else "the run has not begun")
     _facts(console, [("run", plan["run"]), *_about(plan)])
     unit = _unit(plan["memory"])
-    _head(console, f"Memory of each {'GPU' if plan['machine']['device'] == 'cuda' else 'rank'} in {unit[0]}", "")
+    heading(console, f"Memory of each {'GPU' if plan['machine']['device'] == 'cuda' else 'rank'} in {unit[0]}", "")
     console.print(_memory(plan, unit[1]))
     console.print()
     chosen = plan["chosen"]
     console.print(Text(f"  {chosen['why']}", "bold"), soft_wrap=False)
     if chosen["warning"]:
         console.print(Text(f"  ! {chosen['warning']}", "yellow"))
-    _head(console, "What it takes", "")
+    heading(console, "What it takes", "")
     _facts(console, _costs(plan))
     if plan["launch"]:
-        _head(console, "Launch", "each rank's variables and command, which the job starts by itself")
+        heading(console, "Launch", "each rank's variables and command, which the job starts by itself")
         for one in plan["launch"]:
             variables = " ".join(f"{name}={value}" for name, value in one["environment"].items())
             console.print(Text(f"  {variables} {' '.join(one['argv'])}"), soft_wrap=True)
     if plan["deepspeed"] is not None:
-        _head(console, "DeepSpeed", "the config that the job makes")
+        heading(console, "DeepSpeed", "the config that the job makes")
         console.print(Text(json.dumps(plan["deepspeed"], indent=2)), soft_wrap=True)
-
-
-def _head(console: Console, title: str, note: str) -> None:
-    console.print()
-    text = Text(title, "bold")
-    if note:
-        text.append(f", {note}", "not bold dim")
-    console.print(Rule(text, align="left", style="dim"))
 
 
 def _facts(console: Console, listed: list[tuple[str, str]]) -> None:
