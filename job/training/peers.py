@@ -4,6 +4,7 @@ Each leaves under its own number which attempt, launch, rows and checkpoint it w
 and says whether they agree. A rank of an older launch that finds this port leaves before it has left anything.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from job.errors import RankCrashed
 from job.rundir import Spec
 
 AGREED = "agreed"
+PARTING_SECONDS = 5.0  # that rank 0, whose leaving ends the store, waits for the others to have read why all leave
 SILENT_SECONDS = 1800.0  # that a rank may be slower than another, at a start for instance: supervisors end dead ones
 
 
@@ -79,6 +81,10 @@ def compare(store: distributed_c10d.Store, rank: int, world_size: int, ours: Fac
         odd = [f"rank {other} {difference(facts, ours)}" for other, facts in enumerate(found) if facts != ours]
         store.set("verdict", odd[0] if odd else AGREED)
     if (verdict := store.get("verdict").decode()) != AGREED:
+        store.set(f"read/{rank}", "")
+        if rank == 0:
+            with contextlib.suppress(dist.DistError, RuntimeError):  # one that died reads no more
+                store.wait([f"read/{other}" for other in range(world_size)], timedelta(seconds=PARTING_SECONDS))
         raise RankCrashed(verdict)
 
 
