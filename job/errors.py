@@ -24,6 +24,7 @@ class JobError(Exception):
     """An error whose message is one line a user can act on."""
 
     exit_code: ExitCode = ExitCode.CRASHED
+    node_rank: int = 0  # the node that it arose on, where several take part
 
 
 class ConfigError(JobError):
@@ -104,6 +105,21 @@ def error_for(code: int, message: str) -> JobError:
         if kind.exit_code == code:
             return kind(message)
     return RankCrashed(message)
+
+
+def on_node(error: JobError, node_rank: int) -> JobError:
+    """The same error, which says where it arose."""
+    error.node_rank = node_rank
+    return error
+
+
+def node_rank_of(error: BaseException | None) -> int:
+    """Of the node that the error, or what it was raised from, arose on."""
+    while error is not None:
+        if isinstance(error, JobError) and error.node_rank:
+            return error.node_rank
+        error = error.__cause__
+    return 0
 
 
 def no_space(error: BaseException, where: object) -> HardwareError | None:

@@ -4,6 +4,7 @@ Read and checked first: a mistake leaves the new folder as it was. Nobody runs a
 """
 
 import json
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from job.config import RunConfig, trajectory, trajectory_diff, trajectory_digest
 from job.config.changes import needs_new_start, needs_other_rows, reorders_rows
 from job.config.trajectory import changed
 from job.errors import ConfigError
+from job.host.grace import grace_seconds
 from job.host.preemption import Stop
 from job.inputs import prepare_anew
 from job.report.report import Report
@@ -56,7 +58,7 @@ def fork(run: str, to: str, sets: tuple[str, ...], console: Console) -> None:
     named = AT_STEP.fullmatch(run)
     place, step = (named[1], int(named[2])) if named else (run, None)
     forking = read(place, to, sets)
-    stop = Stop(forking.config.grace_seconds).listen()
+    stop = Stop(grace_seconds(forking.config, os.environ)).listen()
     report = Report(forking.config, console)
     target = open_store(to, forking.config.storage, stopped=stop.requested)
     with workspace() as local:

@@ -20,6 +20,7 @@ from job.host.preemption import Stop
 from job.initial import check_initial, pull_initial, same_initial
 from job.preflight import check_hooks, check_installed, check_lora_targets, check_room, same_hooks
 from job.rundir import EventReader, Prepare, RunDir
+from job.storage.cache import Cache, pulled_folder
 from job.storage.checkpoints import commit_keys, download_files
 from job.storage.model_files import CONFIG, read_json
 from job.storage.pull import Pull, Pulled, PulledFile, pull_data, pull_files, pull_tokenizer, pull_weights
@@ -109,17 +110,19 @@ def prepare_anew(config: RunConfig, base_source: str, run: RunDir, stop: Stop, l
 
 
 def pull_everything(config: RunConfig, run: RunDir, stop: Stop, listener: Listener) -> None:
-    """`sft-job pull`: tokenizer, data and weights into this machine's cache; `run` is only where they are linked."""
-    pull = pull_for(config, stop, listener)
+    """`sft-job pull`: all of it into this machine's cache, or SFT_JOB_CACHE; `run` is only where it is linked."""
+    cache = Cache(pulled_folder())
+    pull = pull_for(config, stop, listener, cache)
     bring_tokenizer(config, config.model.tokenizer or config.model.base, run, pull)
     bring_data(config, run, pull)
     bring_weights(config, config.model.base, run, pull)
     if config.model.init is not None:
         bring_init(config, None, run, pull, listener)
+    listener.message(f"all of it is in {cache.folder}")
 
 
-def pull_for(config: RunConfig, stop: Stop, listener: Listener) -> Pull:
-    return Pull(buckets=config.storage, progress=listener.pulling, stopped=stop.requested, notice=listener.message)
+def pull_for(config: RunConfig, stop: Stop, listener: Listener, cache: Cache | None = None) -> Pull:
+    return Pull(cache, config.storage, listener.pulling, stop.requested, listener.message)
 
 
 @contextmanager

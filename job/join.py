@@ -5,6 +5,9 @@ bound, for whoever leads the run next.
 """
 
 import contextlib
+import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from job.aftermath import aftermath
@@ -28,6 +31,7 @@ from job.host.gang_messages import (
     Stopping,
 )
 from job.host.launcher import Ended, Ranks
+from job.host.place import place
 from job.host.preemption import Stop
 from job.host.topology import Topology
 from job.leaving import LEAVE_SECONDS
@@ -38,6 +42,7 @@ from job.storage.records import RunRecord
 from job.storage.store import ObjectStore
 
 POLL_SECONDS = 0.1
+ANNOUNCE_SECONDS = 60.0  # the leader may still be starting
 LOOK_SECONDS = 10.0  # without a leader: it may have finished the run, and its last word been lost
 
 
@@ -64,6 +69,20 @@ def join(
             if not leader.over:
                 leader.send(Failed(code=error.exit_code, message=str(error)))
             raise
+
+
+def announce(config: RunConfig, error: JobError, stop: Stop, say: Callable[[str], None]) -> None:
+    """Tell the leader, within a bound, why this node cannot take part: else it waits for a node that never comes."""
+    here = place(os.environ)
+    if here.node_rank == 0:
+        return
+    machine = Topology("", 0, "", here.nodes, here.node_rank, here.leader, here.port)
+    failed = Failed(code=error.exit_code, message=str(error))
+    words = hello(config, machine).model_copy(update={"failed": failed})
+    until = time.monotonic() + ANNOUNCE_SECONDS
+    with Leader(here.leader, here.port, words, say, Pace()) as leader, contextlib.suppress(JobError, Lost):
+        while time.monotonic() < until and not stop.requested():
+            leader.hear(POLL_SECONDS)
 
 
 @dataclass
@@ -188,6 +207,8 @@ class Follower:
                 place = self.leader.place
                 if why := self.leader.why_refused:
                     raise ConfigError(f"{place} did not take this node within {waited}: {why}")
+                if why := self.leader.why_nowhere:
+                    raise ConfigError(f"{place} was not found within {waited}: {why}")
                 raise Stopped(f"{place} was not reached within {waited}; run the same command again to go on")
 
     def lost(self, why: str) -> None:

@@ -5,6 +5,7 @@ what it prepared and measured. No weights are pulled, and torch is not needed. T
 """
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from job.host.elsewhere import planned_machine
 from job.host.estimate import checkpoint_bytes, estimate
 from job.host.forecast import Times, disk_bytes, grace_needed_seconds, interval_seconds, step_flops, times
 from job.host.gpus import Gpu
+from job.host.grace import grace_seconds
 from job.host.launch_plan import Surroundings, launch_plan, surroundings
 from job.host.preemption import Stop
 from job.host.shape import trained
@@ -149,7 +151,7 @@ def planned(
 
 def _times(config: RunConfig, seen: Foreseen, known: Times, left: int) -> dict[str, object]:
     needed = None if known.step is None else grace_needed_seconds(known)
-    given, auto = config.grace_seconds, config.checkpoint.every == "auto"
+    given, auto = grace_seconds(config, os.environ), config.checkpoint.every == "auto"
     return {
         "checkpoint": {
             "bytes": checkpoint_bytes(config, seen.shape),

@@ -30,13 +30,13 @@ class Restarts:
         if lost:
             self._losses += 1
             if self._losses > LOSSES:
-                raise NodeLost(f"{error}, the {self._losses}th time since {commit or 'the start'}")
+                raise NodeLost(f"{error}, the {self._losses}th time since {commit or 'the start'}") from error
             return
         self._count += 1
         since = commit or "the start"
         if isinstance(error, NotFinite):
             if str(error) in self._not_finite:
-                raise NotFinite(f"{error}; a replay from {since} gave the same")
+                raise NotFinite(f"{error}; a replay from {since} gave the same") from error
             self._not_finite.add(str(error))
         if self._count > RESTARTS:
-            raise type(error)(f"{error}; {RESTARTS} restarts from {since} got no further")
+            raise type(error)(f"{error}; {RESTARTS} restarts from {since} got no further") from error

@@ -14,8 +14,9 @@ from job import __version__
 from job.attempt import Attempt
 from job.budgets import budget
 from job.config import RunConfig
-from job.errors import Stopped
+from job.errors import HardwareError, Stopped
 from job.host.crew import Crew, crew
+from job.host.grace import grace_seconds
 from job.host.notices import watch
 from job.host.preemption import Stop
 from job.host.topology import Topology, topology
@@ -41,7 +42,7 @@ def run_store(config: RunConfig, stopped: Callable[[], bool]) -> ObjectStore:
 
 def pull(config: RunConfig, console: Console) -> None:
     """Fill this machine's cache; the run folder is not touched."""
-    stop = Stop(config.grace_seconds).listen()
+    stop = Stop(grace_seconds(config, os.environ)).listen()
     report = Report(config, console)
     with workspace() as local:
         try:
@@ -61,9 +62,9 @@ def run(
 
     Raises: every JobError of the exit-code table; Stopped when it left on request.
     """
-    stop = Stop(config.grace_seconds, config.max_time_seconds).listen()
+    stop = Stop(grace_seconds(config, os.environ), config.max_time_seconds).listen()
     report = Report(config, console)
-    for line in watch(stop, os.environ):
+    for line in watch(stop, os.environ, say=report.message):
         report.message(line)
     with workspace() as local:
         outcome = "failed"
@@ -94,7 +95,13 @@ def node(
     if (finished := read_result(store)) is not None:
         report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
         return
-    machine = topology(config)
+    try:
+        machine = topology(config)
+    except HardwareError as error:
+        from job.join import announce
+
+        announce(config, error, stop, report.message)
+        raise
     if not machine.leads:
         from job.join import join
 

@@ -16,13 +16,6 @@ ALLOW_CODE = "SFT_JOB_ALLOW_CODE"  # 1: the user's own code may run here
 STACKS_SIGNAL = signal.SIGQUIT  # asks a rank for the stacks of its threads; stop signals never reach a rank
 
 
-def home() -> Path:
-    """All writable state of this machine: `SFT_JOB_HOME`, else a folder in the user's cache."""
-    if chosen := os.environ.get("SFT_JOB_HOME"):
-        return Path(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sft-job"
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Readers see the old file or the whole new one. Raises: HardwareError where the disk is full."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from job.errors import HardwareError
-from job.rundir import RunDir, home
+from job.machine import home
+from job.rundir import RunDir
 
 LOCK = "lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network and parallel filesystems

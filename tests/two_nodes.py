@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -31,10 +32,11 @@ class Nodes:
                 job.process.kill()
                 job.process.wait()
 
-    def start(self, rank: int, **other: Any) -> Job:
-        """`other`: fields that this node has otherwise."""
+    def start(self, rank: int, variables: Mapping[str, str] | None = None, **other: Any) -> Job:
+        """`variables` of this node's environment; `other`: fields that it has otherwise."""
         extra = {
             **self.runs.extra,
+            **(variables or {}),
             "SFT_JOB_NODES": str(self.count),
             "SFT_JOB_NODE_RANK": str(rank),
             "SFT_JOB_LEADER": f"127.0.0.1:{self.port}",

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from job.errors import HardwareError, Stopped, no_space
+from job.machine import home
 from job.report.wording import spoken_bytes
-from job.rundir import home
 from job.storage.filesystem import MOUNTS, NETWORK, mount_of
 from job.storage.finding import Finding, Status
 from job.workspace import scratch_folder

@@ -5,7 +5,6 @@ Lines and the table go to stderr; the report, where it is asked for with `-`, to
 
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from job.drill.plan import CHECKPOINT_STEPS, STEPS, Case, chosen
 from job.drill.table import LEGEND, Board, begun, finished, live, plain, shown, working
 from job.errors import ConfigError, RankCrashed, Stopped
 from job.host.preemption import Stop
+from job.machine import node_name
 from job.report.progress import stderr_console
 from job.report.wording import counted, spoken_seconds
 from job.rundir import write_atomically
@@ -126,7 +126,7 @@ def described(uri: str, done: Sequence[Facts], seconds: float) -> dict[str, Any]
     return {
         "passed": all(facts.passed for facts in done),
         "store": uri,
-        "host": socket.gethostname(),
+        "host": node_name(),
         "versions": versions(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 1),

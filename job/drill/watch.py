@@ -15,7 +15,8 @@ from typing import Any
 from job.drill.plan import CHECKPOINT_STEPS, STRIKE_STEP, Blow, Phase
 from job.drill.processes import child_running, entries, held
 from job.drill.striker import Notes, Standing, Striker
-from job.rundir import EventReader, RunDir, home
+from job.machine import home
+from job.rundir import EventReader, RunDir
 
 POLL_SECONDS = 0.001
 IDLE_SECONDS = 0.01  # once the blow has fallen

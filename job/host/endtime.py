@@ -23,14 +23,23 @@ def job_seconds_left(environment: Mapping[str, str]) -> float | None:
     """
     if told := environment.get(END_TIME, "").strip():
         return _told_end(told) - time.time()
-    job_id = environment.get("SLURM_JOB_ID", "").strip()
-    if not job_id:
+    if not environment.get("SLURM_JOB_ID", "").strip():
         return None
     end = _unix_seconds(environment.get("SLURM_JOB_END_TIME", "").strip())
     left = None if end is None else end - time.time()
     if left is not None and left > 0:
         return left
-    return _ask_squeue(job_id, environment)  # an older Slurm, or the limit was raised since the job began
+    return asked_again(environment)  # an older Slurm, or the limit was raised since the job began
+
+
+def asked_again(environment: Mapping[str, str]) -> float | None:
+    """As Slurm has it now, None where it says nothing: a limit may be raised meanwhile, and no variable says so.
+
+    Preemption and a maintenance that was not announced as the job's end are not in it.
+    """
+    job_id = environment.get("SLURM_JOB_ID", "").strip()
+    told = environment.get(END_TIME, "").strip()
+    return _ask_squeue(job_id, environment) if job_id and not told else None
 
 
 def seconds_of(time_left: str) -> float | None:

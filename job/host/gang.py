@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from job.errors import ExitCode, JobError, error_for
+from job.errors import ExitCode, JobError, error_for, on_node
 from job.host.gang_admission import Member, Strangers, refusal
 from job.host.gang_line import Line, LineLost, Pace
 from job.host.gang_messages import (
@@ -61,7 +61,7 @@ class Gang:
         self._strangers = Strangers(say)
         self._came: set[int] = set()
         self._began = time.monotonic()
-        self.refused: dict[int, Refused] = {}  # while none that fits came in its stead
+        self.refused: dict[int, Refused] = {}  # or left, and why; while none that fits came in its stead
         self.why_lost: dict[int, str] = {}  # of those that were here once and are not
 
     @property
@@ -99,7 +99,8 @@ class Gang:
                     self._forget(before, "it came back over another connection")
                 self._enter(member)
         if refused is None:
-            self._say(f"node {rank} of {self._ours.nodes} is {'here again' if hello.again else 'here'} ({peer})")
+            here = "here again" if hello.again else "here"
+            self._say(f"node {rank} of {self._ours.nodes} is {here} ({hello.host or 'unnamed'}, {peer})")
             return member
         with contextlib.suppress(LineLost):
             line.send(refused)
@@ -135,7 +136,9 @@ class Gang:
                 case Failed(code=code, message=reason):
                     self._say(f"node {rank} leaves with exit code {code}: {reason}")
                     if code in NEVER_BETTER:
-                        self._fatal = error_for(code, f"node {rank}: {reason}")
+                        self._fatal = on_node(error_for(code, f"node {rank}: {reason}"), rank)
+                    elif code != ExitCode.STOPPED:
+                        self.refused[rank] = Refused(code=code, reason=reason)
                 case Stopping(reason=reason, seconds_left=left):
                     self._asked_to_stop(f"{reason} on node {rank}", left)
             self._changed.notify_all()

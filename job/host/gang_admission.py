@@ -12,6 +12,7 @@ from job.errors import ExitCode
 from job.host.gang_line import Line
 from job.host.gang_messages import Hello, Refused
 from job.host.topology import Topology
+from job.machine import node_name
 
 SHOWN_FIELDS = 3
 REASON_SIGNS = 1000
@@ -51,6 +52,7 @@ def hello(config: RunConfig, machine: Topology) -> Hello:
         device=machine.device,
         trajectory=trajectory(config),
         process=secrets.token_hex(8),
+        host=node_name(),
     )
 
 
@@ -60,15 +62,17 @@ def refusal(ours: Hello, theirs: Hello, present: Hello | None) -> Refused | None
         return _refused(f"node rank {rank} is none of 1 to {ours.nodes - 1} of {ours.nodes} nodes")
     for difference in _differences(ours, theirs):
         return _refused(f"node {rank} does not fit: {difference}")
+    if theirs.failed is not None:
+        return _refused(f"node {rank} cannot take part: {theirs.failed.message}", code=theirs.failed.code)
     if present is not None and present.process != theirs.process:
         return _refused(f"node {rank} is here already: two supervisors have the node rank {rank}", again=True)
     return None
 
 
-def _refused(reason: str, again: bool = False) -> Refused:
+def _refused(reason: str, again: bool = False, code: int = ExitCode.CONFIG) -> Refused:
     """A stranger's words stand in the reason: none of them is to move a terminal's cursor."""
     plain = "".join(sign if sign.isprintable() else "?" for sign in reason)
-    return Refused(code=ExitCode.CONFIG, reason=plain[:REASON_SIGNS], again=again)
+    return Refused(code=code, reason=plain[:REASON_SIGNS], again=again)
 
 
 def _differences(ours: Hello, theirs: Hello) -> Iterator[str]:
@@ -76,8 +80,7 @@ def _differences(ours: Hello, theirs: Hello) -> Iterator[str]:
         ("sft-job", theirs.version, ours.version),
         ("the protocol of the nodes", theirs.protocol, ours.protocol),
         ("the number of nodes", theirs.nodes, ours.nodes),
-        ("ranks on each node", theirs.ranks_per_node, ours.ranks_per_node),
-        ("the device", theirs.device, ours.device),
+        *(() if theirs.failed else _ranks(ours, theirs)),
     )
     for name, there, here in pairs:
         if there != here:
@@ -89,6 +92,13 @@ def _differences(ours: Hello, theirs: Hello) -> Iterator[str]:
         shown = (f"{at} is {_shown(theirs, at)} there, {_shown(ours, at)} on node 0" for at in different[:SHOWN_FIELDS])
         more = f"; and {len(different) - SHOWN_FIELDS} more" if len(different) > SHOWN_FIELDS else ""
         yield f"its config is another: {'; '.join(shown)}{more}"
+
+
+def _ranks(ours: Hello, theirs: Hello) -> tuple[tuple[str, object, object], ...]:
+    return (
+        ("ranks on each node", theirs.ranks_per_node, ours.ranks_per_node),
+        ("the device", theirs.device, ours.device),
+    )
 
 
 def _shown(hello: Hello, path: str) -> str:

@@ -38,6 +38,7 @@ class Leader:
         self._away_since: float | None = time.monotonic()
         self._told, self._last_word = "", False
         self.why_refused = ""  # while the leader refuses this node, and may take it later
+        self.why_nowhere = ""  # while the leader's name means nothing here
         self._thread = threading.Thread(target=self._work, daemon=True, name="leader")
 
     def __enter__(self) -> "Leader":
@@ -87,7 +88,14 @@ class Leader:
         while not self._over.is_set():
             try:
                 with socket.create_connection(self._address, CONNECT_SECONDS) as connection:
+                    self.why_nowhere = ""
                     self._converse(Line(connection, self._pace))
+            except socket.gaierror as error:
+                self.why_nowhere = (
+                    f"this node does not know the name {self._address[0]!r} ({error.strerror}); set SFT_JOB_LEADER on "
+                    "every node to a name or an address of node 0 that all of them reach"
+                )
+                self._tell(f"waiting for {self.place}: {self.why_nowhere}")
             except LineLost as error:
                 self._tell(f"{self.place} does not answer as it should: {error}")
             except OSError as error:

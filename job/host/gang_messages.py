@@ -38,6 +38,14 @@ class Stopping(Message):
 # ---- to the leader
 
 
+class Failed(Message):
+    """The node cannot take part, and leaves."""
+
+    kind: Literal["failed"] = "failed"
+    code: int
+    message: str
+
+
 class Hello(Message):
     """A node's first words. Another version may say more: it is to be told apart by its version."""
 
@@ -54,7 +62,9 @@ class Hello(Message):
         str, Any
     ]  # the fields that decide what is learned, by dotted path, as the node's own config has it
     process: str  # tells this supervisor from any other, its own successor included
+    host: str = Field("", max_length=255)  # as people know the machine
     again: bool = False  # it was let in before, and lost the connection
+    failed: Failed | None = None  # it comes only to say this: what its ranks would be is not known
 
 
 class Ready(Message):
@@ -82,14 +92,6 @@ class RanksEnded(Message):
     message: str = ""
     from_outside: bool = False  # a signal ended it: nothing of its own
     seconds_ago: float = Field(0.0, allow_inf_nan=False)  # by the node's own clock
-
-
-class Failed(Message):
-    """The node cannot take part, and leaves."""
-
-    kind: Literal["failed"] = "failed"
-    code: int
-    message: str
 
 
 # ---- from the leader

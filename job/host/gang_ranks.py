@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
 
-from job.errors import ExitCode, JobError, NodeLost, RankCrashed, error_for
+from job.errors import ExitCode, JobError, NodeLost, RankCrashed, error_for, on_node
 from job.host.gang import Gang, Report
 from job.host.gang_messages import Launch
 from job.host.launcher import SETTLE_SECONDS, WELL, Ended, Ranks
@@ -67,7 +67,7 @@ class GangRanks:
             return self._well(own, reports, lost)
         if lost:
             rank = min(lost)
-            return Ended(ExitCode.CRASHED, NodeLost(f"node {rank} was lost ({lost[rank]})"))
+            return Ended(ExitCode.CRASHED, on_node(NodeLost(f"node {rank} was lost ({lost[rank]})"), rank))
         failed = any(report.ended.code not in WELL for report in reports.values())
         if self._settling_since is None:
             if not (self._own.failing or self._gang.failing or failed):
@@ -110,7 +110,7 @@ def first_cause(own: Ended, own_ended_at: float, reports: Mapping[int, Report]) 
     for rank, report in reports.items():
         told = report.ended
         if told.code not in WELL:
-            error = error_for(told.code, f"node {rank}, {told.message}")
+            error = on_node(error_for(told.code, f"node {rank}, {told.message}"), rank)
             found.append((not told.from_outside, bool(ECHO.search(told.message)), report.failed_at, rank, error))
     if not found:
         return Ended(ExitCode.CRASHED, RankCrashed("a rank failed, and no node says why"))

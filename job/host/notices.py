@@ -7,12 +7,12 @@ other machine nothing is asked. A service that hangs, refuses or talks nonsense 
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from job.errors import ConfigError
 from job.host.clouds import DMI, Azure, Ec2, Gce, Notice, Service, detected
-from job.host.endtime import job_seconds_left
+from job.host.endtime import asked_again, job_seconds_left
 from job.host.launcher import STOP_SIGNALS
 from job.host.preemption import Stop
 
@@ -21,17 +21,25 @@ AZURE_ENDPOINT = "SFT_JOB_AZURE_METADATA_ENDPOINT"
 LINK_LOCAL = "http://169.254.169.254"  # the address, not a name: looking up a name knows no time-out
 QUIET_AFTER = 30  # failures in a row; Azure's first answer alone may take two minutes
 QUIET_SECONDS = 60.0
+END = "the job's end time"
+LOOK_AGAIN_SECONDS = 20.0  # before the stop would be asked for: once, as each question is work for Slurm's controller
+MOVED_SECONDS = 10.0  # less is how Slurm rounds
 LEAD_SECONDS = 120.0  # what is announced for later is acted upon so long before
 
 
-def watch(stop: Stop, environment: Mapping[str, str], dmi: Path = DMI) -> list[str]:
+def watch(
+    stop: Stop, environment: Mapping[str, str], dmi: Path = DMI, say: Callable[[str], None] = lambda line: None
+) -> list[str]:
     """Watch for everything but signals that may end this job; lines for the log say what is watched.
+
+    `say` takes those that come later, from a thread.
 
     Raises: ConfigError when SFT_JOB_CLOUD or SFT_JOB_END_TIME cannot be understood.
     """
     lines = []
     if (left := job_seconds_left(environment)) is not None:
-        stop.ends_in("the job's end time", left)
+        stop.ends_in(END, left)
+        threading.Thread(target=_mind_the_end, args=(stop, left, environment, say), name="end", daemon=True).start()
         lines.append(f"this job ends in {left / 60:.0f} min; it stops by itself {stop.grace_seconds:.0f}s before")
     if (service := cloud_service(environment, dmi)) is not None:
         threading.Thread(target=_poll, args=(service, stop), name="notices", daemon=True).start()
@@ -64,6 +72,20 @@ def pause_seconds(service: Service, failures: int) -> float:
 def due(notice: Notice, grace_seconds: float) -> bool:
     """Time enough for a checkpoint is all a stop needs; until then steps are worth more, and plans change."""
     return notice.seconds is None or notice.seconds <= max(LEAD_SECONDS, grace_seconds)
+
+
+def _mind_the_end(stop: Stop, left: float, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """The limit may have been raised since: looked at shortly before the stop, as often as it moved."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they are to wake the main thread
+    end = time.monotonic() + left
+    while True:
+        time.sleep(max(0.0, end - stop.grace_seconds - LOOK_AGAIN_SECONDS - time.monotonic()))
+        later = asked_again(environment)
+        if later is None or time.monotonic() + later < end + MOVED_SECONDS:
+            return
+        end = time.monotonic() + later
+        stop.ends_in(END, later)
+        say(f"the job's limit was raised: it ends in {later / 60:.0f} min")
 
 
 def _poll(service: Service, stop: Stop) -> None:

@@ -33,7 +33,7 @@ class Stop:
     def __init__(self, grace_seconds: float, max_time_seconds: float | None = None) -> None:
         self.grace_seconds = grace_seconds
         self._requests: list[_Request] = []
-        self._ends: list[tuple[str, float]] = []
+        self._ends: dict[str, float] = {}
         if max_time_seconds is not None:
             self.ends_in("max_time", max_time_seconds)
 
@@ -55,8 +55,11 @@ class Stop:
         self._ask(reason, now, now + (self.grace_seconds if seconds is None else seconds))
 
     def ends_in(self, reason: str, seconds: float) -> None:
-        """All will be over in so many seconds: the stop is asked for one grace period before."""
-        self._ends.append((reason, time.monotonic() + seconds))
+        """All will be over in so many seconds: the stop is asked for one grace period before.
+
+        Said again for the same reason, it is the new end that counts, unless the stop was asked for already.
+        """
+        self._ends[reason] = time.monotonic() + seconds
 
     def _ask(self, reason: str, now: float, deadline: float) -> None:
         if deadline < self._deadline:
@@ -65,7 +68,7 @@ class Stop:
     def requested(self) -> bool:
         """Polled by every loop."""
         now = time.monotonic()
-        for reason, end in self._ends:
+        for reason, end in tuple(self._ends.items()):
             if now > end - self.grace_seconds:
                 self._ask(reason, now, end)
         return bool(self._requests)

@@ -15,6 +15,7 @@ Environment = Mapping[str, str]
 
 DEFAULT_PORT = 29471  # of the leader's supervisor; unassigned by IANA, and below the ports that systems hand out
 PORTS = 1000  # from there on: jobs of one Slurm cluster may share a node
+LIFE_PORTS = 389  # a job's next life is so much further: a zombie of the last one may still be listening
 THIS_MACHINE = "127.0.0.1"
 
 
@@ -36,7 +37,8 @@ class Told:
 def slurm(environment: Environment) -> Told | None:
     """A step of srun's. A batch script alone runs on the first of its nodes only.
 
-    Source: man srun, output environment variables; within a step SLURM_NODEID counts the step's nodes.
+    Source: man srun, output environment variables. Within a step SLURM_NODEID counts the nodes in the list's order;
+    but not always in a heterogeneous step, whose list is sorted all the same: there the place in the list counts.
     """
     told = "SLURM_STEP_NUM_NODES"
     if told not in environment:
@@ -51,16 +53,28 @@ def slurm(environment: Environment) -> Told | None:
     if max((int(count) for count in re.findall(r"(?:^|,)(\d+)", tasks)), default=1) > 1:
         raise _once_per_node("SLURM_STEP_TASKS_PER_NODE", tasks, "srun --ntasks-per-node=1")
     hosts = expand(environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", ""))
-    job = environment.get("SLURM_JOB_ID", "0")
+    nodes, name = number(environment, told), environment.get("SLURMD_NODENAME")
+    listed = name in hosts and len(hosts) == nodes
     return Told(
         "Slurm",
-        number(environment, told),
+        nodes,
         told,
-        number(environment, "SLURM_NODEID"),
+        hosts.index(name) if listed and name else number(environment, "SLURM_NODEID"),
         "SLURM_NODEID",
         hosts[0] if hosts else None,
-        DEFAULT_PORT + (int(job) if job.isdigit() else 0) % PORTS,
+        DEFAULT_PORT + _port_of(environment),
     )
+
+
+def _port_of(environment: Environment) -> int:
+    """From DEFAULT_PORT on: of one life of one job."""
+    job, life = (environment.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"))
+    return ((int(job) if job.isdigit() else 0) + LIFE_PORTS * (int(life) if life.isdigit() else 0)) % PORTS
+
+
+def starts_again(environment: Environment) -> bool:
+    """Whether a node whose supervisor left may get another one: srun starts no task twice."""
+    return "SLURM_STEP_NUM_NODES" not in environment
 
 
 def torchrun(environment: Environment) -> Told | None:

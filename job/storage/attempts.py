@@ -2,13 +2,13 @@
 
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from job.errors import Busy, DataError, Fenced, Stopped
+from job.machine import node_name
 from job.storage import identity
 from job.storage.records import ATTEMPT_KEY, AttemptRecord, BeatRecord, EndRecord
 from job.storage.store import NotFound, ObjectStore
@@ -143,7 +143,7 @@ def claim(
         record = AttemptRecord(
             attempt=number,
             nonce=nonce,
-            host=socket.gethostname(),
+            host=node_name(),
             process=identity.this_process(),
             scheduler=identity.scheduler_ids(os.environ),
             created=now(),

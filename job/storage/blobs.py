@@ -110,7 +110,9 @@ def lock(descriptor: int, kind: int) -> bool:
     except OSError as error:
         if error.errno not in UNLOCKABLE:
             raise
-        raise HardwareError("the cache's file system has no file locks; set SFT_JOB_HOME to a local disk") from error
+        raise HardwareError(
+            "the cache's file system has no file locks; set SFT_JOB_HOME, or SFT_JOB_CACHE, to one that has them"
+        ) from error
     return True
 
 

@@ -1,8 +1,11 @@
-"""Ask, make room, download under the blob's lock, link: what a source holds is pulled once per node and then shared."""
+"""Ask, make room, download under the blob's lock, link: what a source holds is pulled once per node and then shared.
+
+What `sft-job pull` put into SFT_JOB_CACHE is read in place: it may lie on a filesystem that many nodes share, and need
+not be writable here.
+"""
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -12,10 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from job.errors import ConfigError, HardwareError
-from job.rundir import home, write_atomically
+from job.machine import HOME, home
+from job.rundir import write_atomically
 from job.storage.blobs import Blob, make_folder, share
+from job.storage.cache_folder import Answer, CacheFolder
 from job.storage.store import Entry
 
+PULLED = "SFT_JOB_CACHE"
 DEFAULT_SHARE = 0.8  # of the file system, where SFT_JOB_CACHE_GB says nothing
 MARGIN_BYTES = 256 << 20  # left free for everything else that writes there
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -45,38 +51,57 @@ def limit_from_environment(folder: Path) -> int:
     return limit
 
 
-def blob_name(uri: str, entry: Entry) -> str:
-    """By content where the store tells a checksum, so that a copy elsewhere is the same blob; else by version."""
-    known = entry.crc64nvme is not None
-    identity = f"crc64nvme:{entry.crc64nvme}:{entry.size}" if known else f"{uri}\n{entry.etag}\n{entry.size}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:40]
+def pulled_folder() -> Path | None:
+    """Where `sft-job pull` puts everything, instead of this machine's own cache: SFT_JOB_CACHE."""
+    told = os.environ.get(PULLED)
+    return Path(told).expanduser().absolute() if told else None
+
+
+def pulled_from_environment() -> CacheFolder | None:
+    """Raises: ConfigError where it is no cache: a node without network would ask every source in vain."""
+    folder = pulled_folder()
+    if folder is not None and not (folder / "index").is_dir():
+        raise ConfigError(
+            f"{PULLED} is {folder}, but nothing was pulled there, or this machine does not see it; "
+            f"run `{PULLED}={folder} sft-job pull RUN.yaml` where there is network, or unset it"
+        )
+    return None if folder is None else CacheFolder(folder)
 
 
 class Cache:
     """Bounded, content-addressed, safe for any number of processes; least recently used blobs go first.
 
-    `free` is how the free bytes of a folder are measured. Raises HardwareError where the folder cannot be written.
+    `free` is how the free bytes of a folder are measured. Without `folder` it is this machine's, and `pulled` what
+    SFT_JOB_CACHE names: only read, and looked at first. Raises HardwareError where the folder cannot be written,
+    ConfigError.
     """
 
     _noting = threading.Lock()  # two threads of a process would write the same temporary file
 
     def __init__(
-        self, folder: Path | None = None, limit_bytes: int | None = None, free: Callable[[Path], int] = free_bytes
+        self,
+        folder: Path | None = None,
+        limit_bytes: int | None = None,
+        free: Callable[[Path], int] = free_bytes,
+        pulled: CacheFolder | None = None,
     ) -> None:
+        self.pulled = pulled_from_environment() if folder is None else pulled
         self.folder = (folder or home() / "cache").absolute()
+        self._own = CacheFolder(self.folder)
         try:
             make_folder(self.folder / "blobs")
             make_folder(self.folder / "index")
         except OSError as error:
+            variable = PULLED if self.folder == pulled_folder() else HOME
             raise HardwareError(
-                f"the cache {self.folder} cannot be written ({error.strerror}); set SFT_JOB_HOME to a writable folder"
+                f"the cache {self.folder} cannot be written ({error.strerror}); set {variable} to a writable folder"
             ) from error
         self.limit_bytes = limit_bytes or limit_from_environment(self.folder)
         self._free = free
         self._held: list[int] = []
 
     def blob(self, uri: str, entry: Entry) -> Blob:
-        return Blob(self.folder / "blobs" / blob_name(uri, entry))
+        return self._own.blob(uri, entry)
 
     def close(self) -> None:
         """Let go of the blobs that were handed out by symlink; call when the run no longer reads them."""
@@ -89,6 +114,11 @@ class Cache:
         self, uri: str, entry: Entry, path: Path, download: Download, check: Callable[[], None] = lambda: None
     ) -> None:
         """Put the blob at `path`, downloading it unless it is here whole. Raises what `download` and `check` raise."""
+        if self.pulled is not None and (there := self.pulled.whole(uri, entry)) is not None:
+            with contextlib.suppress(OSError):  # so that it is not the first to be evicted; it may be another's
+                os.utime(there.path)
+            self._hand_out_in_place(there, path)
+            return
         blob = self.blob(uri, entry)
         with blob.writing(check):
             if not blob.is_whole(entry.size):
@@ -117,17 +147,22 @@ class Cache:
             os.link(blob.path, path)
             return
         try:
-            path.symlink_to(blob.path)
+            self._hand_out_in_place(blob, path)
         except OSError:
             shutil.copyfile(blob.path, path)
-            return
-        self._held.append(blob.hold())
+
+    def _hand_out_in_place(self, blob: Blob, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        path.symlink_to(blob.path)
+        with contextlib.suppress(OSError, HardwareError):  # a shared filesystem need not know locks
+            self._held.append(blob.hold())
 
     # ---- room
 
     def make_room(self, wanted: Iterable[tuple[str, Entry]]) -> None:
         """Evict until what is missing of `wanted` fits, before a byte of it is pulled. Raises HardwareError."""
-        blobs = {self.blob(uri, entry).folder: entry.size for uri, entry in wanted}
+        own = [(uri, entry) for uri, entry in wanted if self.pulled is None or not self.pulled.whole(uri, entry)]
+        blobs = {self.blob(uri, entry).folder: entry.size for uri, entry in own}
         missing = {folder: size for folder, size in blobs.items() if not Blob(folder).is_whole(size)}
         needed = sum(max(0, size - Blob(folder).allocated_bytes()) for folder, size in missing.items())
         if not needed:
@@ -157,34 +192,42 @@ class Cache:
 
     # ---- what a uri held when it was last asked
 
-    def _index(self, uri: str) -> Path:
-        return self.folder / "index" / f"{hashlib.sha256(uri.encode()).hexdigest()[:40]}.json"
+    def answer(self, uri: str) -> Answer | None:
+        """What was pulled before a run, as it was then; None where that is not here, and the store has to be asked."""
+        found = self.pulled.answer(uri) if self.pulled is not None else None
+        if self.pulled is None or found is None or found.entry is None:
+            return found
+        return found if self.pulled.whole(uri, found.entry) else None
+
+    def noted_before(self, uri: str) -> dict[str, Any] | None:
+        """As `noted`, of what was pulled before a run."""
+        return self.pulled.noted(uri) if self.pulled is not None else None
 
     def remember(self, uri: str, entry: Entry) -> None:
         """Before its download: what is known of a source must not depend on how much of it arrived."""
         self.note(uri, {"size": entry.size, "etag": entry.etag, "crc64nvme": entry.crc64nvme})
 
+    def remember_absent(self, uri: str) -> None:
+        """The store has no such object."""
+        self.note(uri, {"absent": True})
+
     def recall(self, uri: str) -> Entry | None:
         """The entry that was last remembered of `uri`; its blob may have been evicted since."""
-        fields = self.noted(uri)
-        return Entry(uri, fields["size"], fields["etag"], fields["crc64nvme"]) if fields else None
+        found = self.answer(uri) or self._own.answer(uri)
+        return found.entry if found else None
 
-    def forget(self, uri: str) -> None:
-        with contextlib.suppress(OSError):
-            self._index(uri).unlink()
+    def holds(self, uri: str, entry: Entry) -> bool:
+        """Whether its blob is here whole."""
+        return any(place.whole(uri, entry) for place in (self.pulled, self._own) if place is not None)
 
     def note(self, uri: str, fields: dict[str, Any]) -> None:
         """Keep a small record under `uri`."""
         with self._noting:
-            write_atomically(self._index(uri), json.dumps({"uri": uri} | fields))
-        share(self._index(uri))
+            write_atomically(self._own.index(uri), json.dumps({"uri": uri} | fields))
+        share(self._own.index(uri))
 
     def noted(self, uri: str) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self._index(uri).read_text(encoding="utf-8"))
-        except (FileNotFoundError, PermissionError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return self.noted_before(uri) or self._own.noted(uri)
 
 
 def gigabytes(size: int) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -45,6 +46,9 @@ def open_hub(repository: Repository, cache: Cache, notice: Callable[[str], None]
     Raises DataError where it is not there, is gated, or offline mode is on and nothing of it is on this machine;
     StorageError where the hub cannot be reached.
     """
+    if (pulled := cache.noted_before(f"pin of {repository.uri}")) is not None:
+        pinned = Repository(repository.name, repository.kind, str(pulled["commit"]))
+        return Remote(PulledHub(pinned), "", cache, notice)
     noted = cache.noted(f"pin of {repository.uri}")
     known = str(noted["commit"]) if noted else None
     try:
@@ -120,6 +124,37 @@ class HubStore:
         found.replace(path)
         shutil.rmtree(folder, ignore_errors=True)
         return entry
+
+
+class PulledHub:
+    """A commit that was pulled before: the hub is asked only where something of it is missing."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository, self._opened, self._turn = repository, list[HubStore](), threading.Lock()
+
+    @property
+    def uri(self) -> str:
+        return self._repository.uri
+
+    def stat(self, key: str) -> Entry:
+        return self._store().stat(key)
+
+    def list(self, prefix: str) -> list[Entry]:
+        return self._store().list(prefix)
+
+    def read(self, key: str, start: int, size: int) -> bytes:
+        return self._store().read(key, start, size)
+
+    def download(
+        self, key: str, path: Path, progress: Callable[[int], None] | None = None, expect: Entry | None = None
+    ) -> Entry:
+        return self._store().download(key, path, progress, expect)
+
+    def _store(self) -> HubStore:
+        with self._turn:
+            if not self._opened:
+                self._opened.append(HubStore(self._repository, SHORT_SECONDS))
+            return self._opened[0]
 
 
 class LostHub:

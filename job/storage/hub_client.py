@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from job.errors import DataError, JobError, StorageError
-from job.rundir import home
+from job.machine import home
 from job.storage.store import Entry, Unreachable
 
 CHUNK_BYTES = 1 << 20

@@ -14,6 +14,7 @@ SCHEDULER_VARIABLES = (
     "SFT_JOB_KUBERNETES_JOB",
     "AWS_BATCH_JOB_ID",
 )
+LIFE = "SLURM_RESTART_COUNT"  # how often the job was requeued; unset in its first life
 
 
 def this_process() -> dict[str, Any]:
@@ -42,18 +43,32 @@ def _read(path: str) -> str:
 
 
 def scheduler_ids(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[name] for name in SCHEDULER_VARIABLES if environment.get(name)}
+    """What tells this job from any other; and its life, where it is not the first."""
+    return {name: environment[name] for name in (*SCHEDULER_VARIABLES, LIFE) if environment.get(name)}
+
+
+def _job(ids: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """(what stays the same in all lives of a job, which life it is)."""
+    life = ids.get(LIFE, "0")
+    return {name: value for name, value in ids.items() if name != LIFE}, int(life) if life.isdigit() else 0
 
 
 def gone(record: AttemptRecord) -> bool:
-    """Whether the attempt cannot be running, as far as this machine and our scheduler's ids tell."""
+    """Whether the attempt cannot be running, as far as this machine and our scheduler's ids tell.
+
+    An earlier life of this very job is over: a process of it that is left, as where a node's daemon died, is a zombie,
+    and the fence keeps it from harm.
+    """
+    (job, life), (its_job, its_life) = _job(scheduler_ids(os.environ)), _job(record.scheduler)
+    ours = bool(job) and job == its_job
+    if ours and its_life < life:
+        return True
     here, there = this_process(), record.process
     if there.get("boot") == here["boot"] != "" and there.get("pids") == here["pids"]:
         pid = int(there.get("pid", 0))
         started = _process(pid)["started"]
         return started != there.get("started") and not (started == "" and _anothers(pid))
-    ids = scheduler_ids(os.environ)
-    return bool(ids) and ids == record.scheduler
+    return ours
 
 
 def _anothers(pid: int) -> bool:

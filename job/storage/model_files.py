@@ -61,6 +61,13 @@ def check_safetensors(path: Path, uri: str) -> None:
 
     Format: 8 bytes little-endian header length, JSON {name: {dtype, shape, data_offsets: [begin, end]}}, data.
     """
+    try:
+        _check_safetensors(path, uri)
+    except OSError as error:  # read in place, it may be another user's
+        raise DataError(f"{uri} cannot be read: {error.strerror}") from error
+
+
+def _check_safetensors(path: Path, uri: str) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

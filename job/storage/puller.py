@@ -41,6 +41,7 @@ class Pull:
         self._buckets = buckets
         self._progress, self._stopped, self.notice = progress, stopped, notice
         self._parallel, self._open = parallel, open_store
+        self._told: set[str] = set()
 
     def check(self) -> None:
         if self._stopped():
@@ -55,12 +56,20 @@ class Pull:
         if folder_uri.startswith(hub.SCHEME):
             repository, key = hub.split(folder_uri)
             found = self.watch(lambda: hub.open_hub(repository, self.cache, self.notice))
+            self._tell_where(found)
             return found.below(f"{key.rstrip('/')}/" if key else "")
         uri = folder_uri.rstrip("/")
         at = Remote(self._open(uri, self._buckets, PATIENT_SECONDS), "", self.cache, self.notice)
         if at.was_pulled():
             at.asked = self._open(uri, self._buckets, SHORT_SECONDS)
+        self._tell_where(at)
         return at
+
+    def _tell_where(self, at: Source) -> None:
+        """Once of each source that is read as it was pulled before the run."""
+        if isinstance(at, Remote) and at.was_pulled_before() and at.uri not in self._told and self.cache.pulled:
+            self._told.add(at.uri)
+            self.notice(f"{at.uri} is read in {self.cache.pulled.path}, as it was pulled there")
 
     def source(self, uri: str) -> Source:
         """The folder that `uri` means. Raises DataError where a local one is not there."""

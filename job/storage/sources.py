@@ -73,6 +73,7 @@ class Remote:
 
     When the store cannot be reached, what the cache still holds of the source stands in for it (and `notice` is told):
     a node without network runs on what was pulled before. A store that refuses is another matter.
+    What lies in SFT_JOB_CACHE was pulled for this very run: that is not asked for at all.
     """
 
     store: Readable
@@ -97,11 +98,13 @@ class Remote:
 
     def stat(self, name: str) -> Entry | None:
         """The entry of a name, None where there is none. Raises StorageError."""
+        if (known := self.cache.answer(self.file_uri(name))) is not None:
+            return known.entry and replace(known.entry, key=self.prefix + name)
         if self._lost is None:
             try:
                 return (self.asked or self.store).stat(self.prefix + name)
             except NotFound:
-                self.cache.forget(self.file_uri(name))
+                self.cache.remember_absent(self.file_uri(name))
                 return None
             except Transient as error:
                 self._fall_back(error)
@@ -113,6 +116,8 @@ class Remote:
         Only a whole answer is given: half of a data set must never pass for all of it. Raises StorageError.
         """
         record = f"matches of {self.file_uri(pattern)}"
+        if (pulled := self._pulled_before(record)) is not None:
+            return pulled
         try:
             listed = (self.asked or self.store).list(self.prefix)
         except Transient as error:
@@ -129,12 +134,27 @@ class Remote:
         self.cache.note(record, {"names": [name for name, _ in found]})
         return found
 
+    def _pulled_before(self, record: str) -> list[tuple[str, Entry]] | None:
+        """All of the answer, or nothing."""
+        noted = self.cache.noted_before(record)
+        if noted is None:
+            return None
+        answers = [(name, self.cache.answer(self.file_uri(name))) for name in noted["names"]]
+        entries = [
+            (name, replace(found.entry, key=self.prefix + name)) for name, found in answers if found and found.entry
+        ]
+        return entries if len(entries) == len(answers) else None
+
     def pulled(self) -> None:
         """Remember that the source was known here: from now on the cache may stand in for it."""
         self.cache.note(f"source {self.uri}", {})
 
     def was_pulled(self) -> bool:
         return self.cache.noted(f"source {self.uri}") is not None
+
+    def was_pulled_before(self) -> bool:
+        """For this run, into SFT_JOB_CACHE."""
+        return self.cache.noted_before(f"source {self.uri}") is not None
 
     def missing(self, message: str) -> JobError:
         """The error to raise when something needed is not there: what the cache lacks, the store may well have."""
@@ -148,13 +168,14 @@ class Remote:
             if status_of(error.__cause__)[1] != 403:
                 raise
             self._refused = error
+            self.cache.remember_absent(self.file_uri(name))
             return None
 
     def _recalled(self, name: str) -> Entry | None:
         """What the cache holds; None for what the source did not have. Raises StorageError for what was evicted."""
         uri = self.file_uri(name)
         entry = self.cache.recall(uri)
-        if entry is not None and self._lost and not self.cache.blob(uri, entry).is_whole(entry.size):
+        if entry is not None and self._lost and not self.cache.holds(uri, entry):
             raise self._lost
         return entry and replace(entry, key=self.prefix + name)
 

@@ -1,15 +1,8 @@
 """The hub as a source, through its own client, against a local server that speaks the few endpoints needed."""
 
-import hashlib
-import json
-import re
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 
@@ -18,100 +11,9 @@ from job.storage import hub, hub_client
 from job.storage.cache import Cache
 from job.storage.headers import describe, read
 from job.storage.pull import Pull, pull_data, pull_tokenizer, pull_weights
+from tests.hub_server import COMMIT, Hub, hub_server
 
-COMMIT = "a" * 40
 LATER = "b" * 40
-
-
-@dataclass
-class Hub:
-    """Repositories by their path below /api ("models/org/name"); each commit holds files."""
-
-    endpoint: str = ""
-    commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
-    gated: set[str] = field(default_factory=set)
-    damaged: set[str] = field(default_factory=set)
-    requests: list[str] = field(default_factory=list)
-    broken: bool = False
-    ranges: bool = False
-
-
-class Handler(BaseHTTPRequestHandler):
-    hub: Hub
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.hub.requests.append(f"{self.command} {self.path}")
-        path = unquote(self.path.partition("?")[0]).strip("/")
-        if self.hub.broken:
-            return self.answer(503, b"")
-        if path.startswith("api/"):
-            return self.info(path.removeprefix("api/"))
-        return self.file(path)
-
-    do_HEAD = do_GET  # noqa: N815 - the base class's name
-
-    def info(self, path: str) -> None:
-        name, _, revision = path.partition("/revision/")
-        if name not in self.hub.commits:
-            return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
-        commit = self.hub.branches.get(revision, revision)
-        files = self.hub.commits[name].get(commit)
-        if files is None:
-            return self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        siblings = [described(file, data) for file, data in files.items()]
-        body = {"id": name.partition("/")[2], "sha": commit, "siblings": siblings, "tags": [], "private": False}
-        return self.answer(200, json.dumps(body).encode())
-
-    def file(self, path: str) -> None:
-        repository, _, rest = path.partition("/resolve/")
-        commit, _, name = rest.partition("/")
-        kind = repository if repository.startswith("datasets/") else f"models/{repository}"
-        if kind in self.hub.gated:
-            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        data = self.hub.commits[kind][commit].get(name)
-        if data is None:
-            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
-        if name in self.hub.damaged and self.command == "GET":
-            data = bytes([data[0] ^ 1]) + data[1:]
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if self.hub.ranges else None
-        if asked is not None:
-            return self.answer(206 if int(asked[1]) < len(data) else 416, data[int(asked[1]) : int(asked[2]) + 1])
-        return self.answer(
-            200, data, {"ETag": f'"{etag(name, self.hub.commits[kind][commit][name])}"', "X-Repo-Commit": commit}
-        )
-
-    def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-
-def etag(name: str, data: bytes) -> str:
-    if name.endswith(".safetensors"):
-        return hashlib.sha256(data).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def described(name: str, data: bytes) -> dict[str, Any]:
-    lfs = (
-        {"lfs": {"sha256": etag(name, data), "size": len(data), "pointerSize": 1}}
-        if name.endswith(".safetensors")
-        else {}
-    )
-    return {
-        "rfilename": name,
-        "size": len(data),
-        "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(),
-        **lfs,
-    }
 
 
 def tensors() -> bytes:
@@ -121,26 +23,19 @@ def tensors() -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    served = Hub()
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": served}))
-    served.endpoint = f"http://127.0.0.1:{listening.server_address[1]}"
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    files = {"config.json": b'{"model_type": "gemma"}', "tokenizer.json": b"{}", "model.safetensors": tensors()}
-    served.commits["models/org/tiny"] = {COMMIT: files, LATER: files | {"tokenizer.json": b'{"later": 1}'}}
-    served.commits["datasets/org/rows"] = {COMMIT: {"a.jsonl": b"1\n", "b.jsonl": b"2\n", "README.md": b"no"}}
-    monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
-    monkeypatch.setenv("SFT_JOB_HOME", str(tmp_path / "home"))
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    # the client reads the variable once, when it is imported: perhaps by an earlier test
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "PATIENT_SECONDS", 0.0)
-    monkeypatch.setattr(hub, "SHORT_SECONDS", 0.0)
-    yield served
-    listening.shutdown()
-    listening.server_close()
-    thread.join()
+    with hub_server() as served:
+        files = {"config.json": b'{"model_type": "gemma"}', "tokenizer.json": b"{}", "model.safetensors": tensors()}
+        served.commits["models/org/tiny"] = {COMMIT: files, LATER: files | {"tokenizer.json": b'{"later": 1}'}}
+        served.commits["datasets/org/rows"] = {COMMIT: {"a.jsonl": b"1\n", "b.jsonl": b"2\n", "README.md": b"no"}}
+        monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
+        monkeypatch.setenv("SFT_JOB_HOME", str(tmp_path / "home"))
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTP_PROXY", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        # the client reads the variable once, when it is imported: perhaps by an earlier test
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hub, "PATIENT_SECONDS", 0.0)
+        monkeypatch.setattr(hub, "SHORT_SECONDS", 0.0)
+        yield served
 
 
 def test_a_model_is_pinned_to_its_commit_and_pulled_by_name(server: Hub, tmp_path: Path) -> None:
@@ -276,6 +171,41 @@ def test_offline_mode_asks_nobody(server: Hub, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DataError, match="HF_HUB_OFFLINE is set"):
         pull_weights("hf://org/other", tmp_path / "other", Pull(Cache()))
     assert server.requests == []
+
+
+def test_a_node_without_network_finds_what_was_pinned_and_pulled_elsewhere(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = Cache(tmp_path / "shared")
+    before = pull_weights("hf://org/tiny@main", tmp_path / "login", Pull(shared))
+    pull_data("hf://datasets/org/rows/*.jsonl", tmp_path / "login-data", Pull(shared))
+    server.branches["main"] = LATER  # what was pulled counts, not what is there by now
+    server.requests.clear()
+    monkeypatch.setenv("SFT_JOB_CACHE", str(tmp_path / "shared"))
+    monkeypatch.setenv("SFT_JOB_HOME", str(tmp_path / "node"))
+    notices: list[str] = []
+    pull = Pull(notice=notices.append)
+    base = pull_weights("hf://org/tiny@main", tmp_path / "base", pull)
+    assert (base.source, base.files) == (before.source, before.files)
+    assert pull_weights(before.source, tmp_path / "resumed", pull).files == before.files
+    assert len(pull_data("hf://datasets/org/rows/*.jsonl", tmp_path / "data", pull)) == 2
+    assert not server.requests
+    assert notices[0] == f"hf://org/tiny@{COMMIT} is read in {tmp_path / 'shared'}, as it was pulled there"
+    assert len(notices) == 2
+    assert not list((tmp_path / "node").glob("cache/blobs/*")), "it was copied to the node"
+
+
+def test_what_was_not_pulled_elsewhere_is_asked_of_the_hub_at_the_pinned_commit(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull_tokenizer("hf://org/tiny", tmp_path / "login", Pull(Cache(tmp_path / "shared")))
+    server.branches["main"] = LATER
+    monkeypatch.setenv("SFT_JOB_CACHE", str(tmp_path / "shared"))
+    pull = Pull()
+    assert pull_weights("hf://org/tiny", tmp_path / "base", pull).source == f"hf://org/tiny@{COMMIT}"
+    server.broken = True
+    with pytest.raises(StorageError, match="the hub cannot be asked"):
+        pull_data("hf://org/tiny/rows.jsonl", tmp_path / "data", pull)
 
 
 def test_offline_what_the_hub_client_has_in_its_own_cache_is_read_in_place(

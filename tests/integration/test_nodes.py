@@ -93,6 +93,18 @@ def test_what_is_sharded_over_nodes_goes_on_sharded_otherwise(nodes: Start, plac
     assert told[step + 1] < 0.9 * told[1], "the run went on from other weights"
 
 
+# ---- what cannot take part
+
+
+def test_a_node_without_its_gpus_ends_the_job_with_its_own_cause_and_says_where(nodes: Start) -> None:
+    both = nodes("gpus", parallel__wait_for_nodes="600s")
+    no_more = {"SLURM_STEP_NUM_NODES": "2", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"}  # srun starts no node twice
+    leader = both.start(0, {**no_more, "SLURM_STEP_NODELIST": "127.0.0.1,n2"})
+    follower = both.start(1, {"CUDA_VISIBLE_DEVICES": ""}, parallel__device="cuda")
+    assert both.ended(follower, leader) == [ExitCode.HARDWARE, ExitCode.HARDWARE], both.said()
+    assert re.search(r"node 1 did not come; node 1 cannot take part: parallel\.device is cuda, but", last_line(leader))
+
+
 # ---- what is lost returns
 
 

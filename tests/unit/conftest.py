@@ -24,5 +24,5 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture(autouse=True)
 def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in identity.SCHEDULER_VARIABLES:
+    for name in (*identity.SCHEDULER_VARIABLES, identity.LIFE):
         monkeypatch.delenv(name, raising=False)

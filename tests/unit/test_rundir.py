@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from job.rundir import EventReader, EventWriter, Prepare, RunDir, Spec, home, write_atomically
+from job.rundir import EventReader, EventWriter, Prepare, RunDir, Spec, write_atomically
 
 
 @pytest.fixture
@@ -108,14 +108,3 @@ def test_what_is_asked_of_the_programs_comes_back_equal(run: RunDir) -> None:
     asked = Prepare({"run": "r"}, [{"uri": "u", "path": "/p"}], [])
     asked.write(run)
     assert Prepare.read(run) == asked
-
-
-def test_the_home_is_chosen_or_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SFT_JOB_HOME", str(tmp_path / "chosen"))
-    assert home() == tmp_path / "chosen"
-    monkeypatch.delenv("SFT_JOB_HOME")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert home() == tmp_path / "cache" / "sft-job"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert home() == tmp_path / ".cache" / "sft-job"

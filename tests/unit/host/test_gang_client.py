@@ -14,9 +14,9 @@ from tests.ganging import PACE, begin, hello, led, wait_until
 
 
 @contextlib.contextmanager
-def following(port: int, said: list[str] | None = None, **other: object) -> Iterator[Leader]:
+def following(port: int, said: list[str] | None = None, host: str = "127.0.0.1", **other: object) -> Iterator[Leader]:
     ours = hello(1).model_copy(update=other)
-    with Leader("127.0.0.1", port, ours, (said if said is not None else []).append, PACE) as leader:
+    with Leader(host, port, ours, (said if said is not None else []).append, PACE) as leader:
         yield leader
 
 
@@ -40,6 +40,14 @@ def test_a_node_may_come_long_before_its_leader() -> None:
             leader.send(Ready(nonce="n1"))
             wait_until(lambda: second.gang.missing() == ([2], []))
     assert len(said) == 1, "what it waits for is said more than once"
+
+
+def test_a_leaders_name_that_means_nothing_here_is_one_clear_line() -> None:
+    said: list[str] = []
+    with following(9, said, host="no-such-node.invalid") as leader:
+        wait_until(lambda: said)
+        assert "does not know the name 'no-such-node.invalid'" in said[0] and "set SFT_JOB_LEADER" in said[0]
+        assert leader.why_nowhere in said[0] and "\n" not in said[0]
 
 
 def test_a_lost_leader_is_told_once_and_its_successor_joined() -> None:

@@ -1,5 +1,6 @@
 """Ranks of all nodes as one launch: the leader's own are real processes, the other nodes speak over real sockets."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -167,3 +168,5 @@ NOTHING = Ended(ExitCode.STOPPED, None)
 def test_the_first_cause_is_no_echo(own: Ended, reports: dict[int, Report], cause: str) -> None:
     found = first_cause(own, 100.0, reports)
     assert found.code == ExitCode.CRASHED and cause in str(found.error)
+    named = re.match(r"node (\d+)", str(found.error))
+    assert named and found.error and found.error.node_rank == int(named[1])

@@ -1,16 +1,16 @@
 """The leader waits for its nodes within a bound, says whom it misses, and has the last word however it ends."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from job.config import RunConfig
-from job.errors import ConfigError, ExitCode, Fenced, JobError, Stopped
+from job.errors import ConfigError, ExitCode, Fenced, HardwareError, JobError, Stopped, node_rank_of
 from job.host.crew import Alone, crew
 from job.host.gang_admission import hello
 from job.host.gang_client import Leader
-from job.host.gang_messages import Done, Message, Ready
+from job.host.gang_messages import Done, Failed, Message, Ready
 from job.host.leading import Leading, leading
 from job.host.preemption import Stop
 from job.host.topology import Topology
@@ -29,8 +29,8 @@ def leader() -> Iterator[Led]:
         yield made
 
 
-def nodes(leader: Led, wait_seconds: float = 1.0) -> Leading:
-    return Leading(leader.gang, wait_seconds, f"{wait_seconds:.0f}s", leader.said.append)
+def nodes(leader: Led, wait_seconds: float = 1.0, replaced: bool = True) -> Leading:
+    return Leading(leader.gang, wait_seconds, f"{wait_seconds:.0f}s", leader.said.append, replaced)
 
 
 def nothing() -> None:
@@ -56,6 +56,54 @@ def test_a_node_that_was_refused_and_never_replaced_ends_the_run_with_why(leader
         nodes(leader).gather(nothing, lambda: "nothing was committed yet")
     leader.node(1)
     assert leader.gang.refused == {}
+
+
+def test_a_node_that_said_why_it_leaves_ends_the_run_with_that_at_once_where_none_can_replace_it(leader: Led) -> None:
+    hardware = Failed(code=ExitCode.HARDWARE, message="no GPU is visible")
+    for came in (True, False):
+        leader.gang.refused.clear()
+        if came:
+            node = leader.node(2)
+            node.line.send(hardware)
+            node.line.finish()
+        else:  # it never got so far as to know its ranks
+            Node(leader.connected()).line.send(hello_of(2, ranks_per_node=0, device="", failed=hardware))
+        wait_until(lambda: 2 in leader.gang.refused)
+        with pytest.raises(HardwareError, match=r"no GPU is visible; nothing was committed yet$") as caught:
+            nodes(leader, 600, replaced=False).gather(nothing, lambda: "nothing was committed yet")
+        assert node_rank_of(caught.value) == 2
+        with pytest.raises(HardwareError, match="no GPU is visible"):  # another one had time to come
+            nodes(leader, 0.2).gather(nothing, lambda: "")
+
+
+def test_another_jobs_node_that_was_refused_does_not_end_the_run_before_ours_had_time_to_come(leader: Led) -> None:
+    leader.node(2)
+    Node(leader.connected()).line.send(hello_of(1, version="0.9"))
+    wait_until(lambda: 1 in leader.gang.refused)
+    late = threading.Timer(0.5, lambda: leader.node(1))
+    nodes(leader).begin(begin("n1"))
+    late.start()
+    with pytest.raises(Fenced):  # until then it waited
+        nodes(leader, 600, replaced=False).gather(fenced_once(lambda: 1 not in leader.gang.refused), lambda: "")
+
+
+def fenced_once(true: Callable[[], bool]) -> Callable[[], None]:
+    def check() -> None:
+        if true():
+            raise Fenced("a newer attempt owns the run")
+
+    return check
+
+
+def test_a_lost_node_is_not_waited_for_as_long_where_none_can_replace_it(
+    leader: Led, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("job.host.leading.RECONNECT_SECONDS", 0.3)
+    for rank in (1, 2):
+        leader.node(rank).line.hang_up()
+    wait_until(lambda: len(leader.gang.why_lost) == 2)
+    with pytest.raises(Stopped, match=r"^nodes 1, 2 were lost and did not return within 0s"):
+        nodes(leader, 600, replaced=False).gather(nothing, lambda: "")
 
 
 def test_a_node_that_was_here_is_said_to_be_lost(leader: Led) -> None:

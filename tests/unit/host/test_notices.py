@@ -1,5 +1,6 @@
 """Each cloud's notice becomes one stop with its deadline; a metadata service that fails costs and stops nothing."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,6 +201,33 @@ def test_a_cloud_found_in_the_firmware_is_watched_unless_told_otherwise(tmp_path
 def test_a_cloud_nobody_knows_is_a_mistake_with_the_names_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SFT_JOB_CLOUD is 'aws': set it to ec2, gce, azure or none"):
         cloud_service({CLOUD: "aws"}, tmp_path)
+
+
+def test_a_limit_that_was_raised_meanwhile_is_noticed_before_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm's own tool stands in: half a minute is left when the job begins, an hour when it is asked once more."""
+    tool = tmp_path / "squeue"
+    asked = tmp_path / "asked"
+    tool.write_text(f"#!/bin/sh\necho x >> {asked}\n[ $(wc -l < {asked}) = 1 ] && echo 42 0:32 || echo 42 1:00:00\n")
+    tool.chmod(0o755)
+    stop, said = Stop(30), list[str]()
+    watch(stop, {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "42"}, tmp_path, said.append)
+    wait_for(lambda: said)
+    assert said == ["the job's limit was raised: it ends in 60 min"]
+    later = time.monotonic() + 60
+    monkeypatch.setattr("job.host.preemption.time.monotonic", lambda: later)
+    assert not stop.requested()
+
+
+def test_a_limit_that_stands_is_asked_for_only_once_more(tmp_path: Path) -> None:
+    tool = tmp_path / "squeue"
+    tool.write_text(f'#!/bin/sh\necho x >> {tmp_path}/asked\necho "42 0:40"\n')
+    tool.chmod(0o755)
+    before = set(threading.enumerate())
+    watch(Stop(30), {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "42"}, tmp_path)
+    wait_for(lambda: not {thread for thread in threading.enumerate() if thread.name == "end"} - before)
+    assert (tmp_path / "asked").read_text() == "x\nx\n"
 
 
 def test_the_jobs_end_asks_for_the_stop_and_is_told(tmp_path: Path) -> None:

@@ -55,6 +55,24 @@ def test_a_port_other_than_the_launchers_is_where_torchruns_own_store_is_not() -
     assert place(torchrun(1)).port != int(torchrun(1)["MASTER_PORT"])
 
 
+def test_the_first_of_slurms_list_leads_wherever_a_heterogeneous_step_numbers_its_nodes_otherwise() -> None:
+    names = ["gpu08", "gpu09", "gpu10"]
+    step = [{**slurm(number, 3), "SLURMD_NODENAME": name} for number, name in enumerate([names[2], *names[:2]])]
+    assert {one["SLURMD_NODENAME"]: place(one).node_rank for one in step} == {"gpu08": 0, "gpu09": 1, "gpu10": 2}
+    assert {place(one).leader for one in step} == {"gpu08"}
+
+
+def test_a_name_that_slurms_list_does_not_have_leaves_the_number_to_slurm() -> None:
+    assert place({**slurm(1), "SLURMD_NODENAME": "gpu08.example"}).node_rank == 1
+
+
+def test_each_life_of_a_job_has_a_port_of_its_own() -> None:
+    """A process of the last life that Slurm could not kill may still be listening."""
+    lives = [place({**slurm(1), "SLURM_RESTART_COUNT": str(life)} if life else slurm(1)).port for life in range(100)]
+    assert len(set(lives)) == 100 and lives[0] == SLURM_PORT
+    assert all(DEFAULT_PORT <= port < DEFAULT_PORT + 1000 for port in lives)
+
+
 def test_jobs_of_one_cluster_differ_in_their_ports() -> None:
     assert place(slurm(job="4218")).port == place(slurm(1, job="4218")).port != place(slurm(job="4217")).port
 

@@ -107,6 +107,18 @@ def test_no_stop_lasts_beyond_a_known_end(clock: list[float]) -> None:
     assert stop.requested() and stop.reason == "spot notice" and stop.seconds_left == 29
 
 
+def test_an_end_that_moved_counts_as_it_was_said_last_until_the_stop_was_asked_for(clock: list[float]) -> None:
+    stop = Stop(30, max_time_seconds=10_000)
+    stop.ends_in("the job's end time", 100)
+    stop.ends_in("the job's end time", 200)
+    clock[0] += 100
+    assert not stop.requested()
+    clock[0] += 71
+    assert stop.requested() and stop.reason == "the job's end time" and stop.seconds_left == 29
+    stop.ends_in("the job's end time", 5000)
+    assert stop.requested() and stop.seconds_left == 29
+
+
 def test_what_is_over_already_asks_at_once(clock: list[float]) -> None:
     stop = Stop(30)
     stop.ends_in("the job's end time", -5)

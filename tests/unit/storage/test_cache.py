@@ -11,7 +11,8 @@ import pytest
 from job.errors import ConfigError, HardwareError
 from job.storage import cache as cache_module
 from job.storage.blobs import Blob
-from job.storage.cache import Cache, blob_name
+from job.storage.cache import Cache
+from job.storage.cache_folder import blob_name
 from job.storage.store import Entry
 
 

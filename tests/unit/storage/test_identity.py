@@ -79,6 +79,30 @@ def test_a_second_command_in_one_allocation_finds_the_first_one_busy(
         take(store)
 
 
+def test_a_process_that_outlived_its_life_of_the_job_is_a_zombie_and_no_owner(
+    monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes]
+) -> None:
+    for before, now in (({}, "1"), ({"SLURM_RESTART_COUNT": "9"}, "10")):
+        store = MemoryStore()
+        monkeypatch.setenv("SLURM_JOB_ID", "5")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", now)
+        owner = record(store, process=process_of(sleeper.pid), scheduler={"SLURM_JOB_ID": "5", **before})
+        with Heartbeat(store, owner, beat_seconds=0.02):
+            assert take(store).attempt == 2
+
+
+def test_a_life_before_says_nothing_of_another_job_and_a_later_one_is_not_over(
+    monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for ids in ({"SLURM_JOB_ID": "6"}, {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "2"}):
+        store = MemoryStore()
+        owner = record(store, process=process_of(sleeper.pid), scheduler=ids)
+        with Heartbeat(store, owner, beat_seconds=0.02), pytest.raises(Busy):
+            take(store)
+
+
 def test_a_process_of_this_host_that_is_gone_is_over_at_once(sleeper: subprocess.Popen[bytes]) -> None:
     store = MemoryStore()
     record(store, process=process_of(sleeper.pid))

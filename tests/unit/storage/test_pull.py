@@ -197,6 +197,15 @@ def test_a_local_source_is_read_in_place(remote: Remote, tmp_path: Path) -> None
     assert not list((tmp_path / "cache/blobs").iterdir())
 
 
+def test_weights_that_cannot_be_read_where_they_lie_are_a_data_error(remote: Remote, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "shared/base")
+    name = "model-00002-of-00002.safetensors"
+    (model / name).unlink()
+    (model / name).mkdir()  # no one can read it, whoever runs this
+    with pytest.raises(DataError, match=rf"base/{name} cannot be read: Is a directory"):
+        pull_weights(str(model), tmp_path / "out", pull_with(remote, tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["nowhere", "a file"])
 def test_a_local_source_that_is_no_folder_is_an_error(remote: Remote, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "base"
