@@ -5,20 +5,17 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from job import __version__
-from job.errors import ConfigError, ExitCode, JobError, no_space
-from job.rundir import home
-
-if TYPE_CHECKING:
-    from job.config import RunConfig
-
-SETS = click.option(
-    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Set a field, like --set train.epochs=1."
-)
+from job.argument import SETS, config_of
+from job.deploying import render, submit
+from job.deploying_cloud import VERBS as CLOUDS
+from job.deploying_k8s import render_k8s, submit_k8s
+from job.errors import ConfigError, ExitCode, JobError, no_space, node_rank_of
+from job.machine import HOME
+from job.outcome import tell_outcome
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,7 +37,7 @@ def run(run: str, sets: tuple[str, ...], take_over: bool, try_again: bool) -> No
     from job.host.preemption import hold_stop_signals
 
     hold_stop_signals()
-    config = _config(run, sets)
+    config = config_of(run, sets)
     from job import run as story
     from job.report.progress import stderr_console
 
@@ -52,7 +49,7 @@ def run(run: str, sets: tuple[str, ...], take_over: bool, try_again: bool) -> No
 @SETS
 def pull(run: str, sets: tuple[str, ...]) -> None:
     """Pull everything RUN needs into this machine's cache (SFT_JOB_HOME); the run then needs only its store."""
-    config = _config(run, sets)
+    config = config_of(run, sets)
     from job import run as story
     from job.report.progress import stderr_console
 
@@ -103,7 +100,7 @@ def inspect(run: str, sets: tuple[str, ...], row: int | None, ids: bool, html: P
     from job.host.preemption import hold_stop_signals
 
     hold_stop_signals()
-    config = _config(run, sets)
+    config = config_of(run, sets)
     from job.inspected import inspect as story
 
     story(config, row=row, ids=ids, html=html, as_json=as_json)
@@ -133,7 +130,7 @@ def plan(
     from job.host.preemption import hold_stop_signals
 
     hold_stop_signals()
-    config = _config(run, sets)
+    config = config_of(run, sets)
     from job.planned import plan as story
 
     story(config, gpus_per_node=gpus_per_node, nodes=nodes, launch=launch, deepspeed=deepspeed, as_json=as_json)
@@ -198,21 +195,22 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-def _config(run: str, sets: tuple[str, ...]) -> "RunConfig":
-    """The config of RUN. A RUN.yaml is read before anything else is imported: a mistake in it is told at once."""
-    if run.endswith((".yaml", ".yml")):
-        from job.config import load_config
-
-        return load_config(Path(run), sets)
-    from job.settled import load
-
-    return load(run, sets)
+for command in (render_k8s, *CLOUDS):
+    render.add_command(command)
+submit.add_command(submit_k8s)
+cli.add_command(render)
+cli.add_command(submit)
 
 
 def main() -> None:
     """Run a verb; the last line on stderr is the cause of a failure, the exit code its kind."""
     try:
         cli.main(prog_name="sft-job", standalone_mode=False)
+        tell_outcome(ExitCode.DONE, "done")
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        tell_outcome(code, "done" if code == ExitCode.DONE else "see the lines above")
+        raise
     except JobError as error:
         _fail(error)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -222,11 +220,12 @@ def main() -> None:
         hint = f" (try '{error.ctx.command_path} --help')" if error.ctx else ""
         _fail(ConfigError(f"{error.format_message()}{hint}"))
     except (click.Abort, KeyboardInterrupt):
+        tell_outcome(ExitCode.STOPPED, "interrupted")
         sys.exit(ExitCode.STOPPED)
     except click.ClickException as error:
         _fail(ConfigError(error.format_message()))
     except OSError as error:
-        _fail(no_space(error, home()) or _bug(error))
+        _fail(no_space(error, HOME) or _bug(error))
     except Exception as error:
         _fail(_bug(error))
 
@@ -241,4 +240,5 @@ def _bug(error: Exception) -> JobError:
 def _fail(error: JobError) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone; the exit code still has to be right
         click.echo(f"sft-job: {error}", err=True)
+    tell_outcome(error.exit_code, str(error), node_rank_of(error))
     sys.exit(int(error.exit_code))

@@ -1,0 +1,39 @@
+"""RUN and --set, which mean the same to every verb. Nothing heavy is imported before a verb needs it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from job.config import RunConfig
+
+SETS = click.option(
+    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Set a field, like --set train.epochs=1."
+)
+
+
+VARIABLE = "env:"  # RUN as a variable's name
+
+
+def config_of(run: str, sets: tuple[str, ...]) -> "RunConfig":
+    """The config of RUN. A RUN.yaml is read before anything else is imported: a mistake in it is told at once.
+
+    `env:NAME` is the RUN.yaml that the variable holds, for services that hand over no files. Raises: ConfigError.
+    """
+    if run.startswith(VARIABLE):
+        from job.config import load_text
+        from job.errors import ConfigError
+
+        name = run.removeprefix(VARIABLE)
+        if name not in os.environ:
+            raise ConfigError(f"{run}: the variable {name} is not set; it holds the text of a RUN.yaml")
+        return load_text(os.environ[name], run, sets)
+    if run.endswith((".yaml", ".yml")):
+        from job.config import load_config
+
+        return load_config(Path(run), sets)
+    from job.settled import load
+
+    return load(run, sets)

@@ -1,0 +1,1 @@
+"""What schedulers are given: scripts and manifests, each a value that is printed before it is submitted."""

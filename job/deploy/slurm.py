@@ -1,0 +1,123 @@
+"""The batch script as a value: the #SBATCH lines and a few figures change, the rest is fixed text (slurm.sbatch)."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from importlib.resources import files
+
+from job.deploy.rules import ANY_OTHER, RULES, Rule
+from job.errors import ExitCode
+
+GRACE_SECONDS = 120  # where a run names none: enough for a step, a snapshot and an upload of most
+SLACK_SECONDS = 60  # by which Slurm's signal may miss its time: man sbatch, --signal
+WAIT_SECONDS = 660  # for the last node once the first has left: as long as a lost node is waited for, and a minute
+LINES = (
+    *("job_name", "nodes", "cpus_per_task", "gpus_per_node", "gres", "mem", "time"),
+    *("partition", "account", "qos", "constraint", "array", "output"),
+)
+SHORT = {
+    "A": "account", "C": "constraint", "J": "job-name", "N": "nodes", "a": "array", "c": "cpus-per-task",
+    "n": "ntasks", "o": "output", "p": "partition", "q": "qos", "t": "time",
+}  # fmt: skip
+VARIABLES = {
+    "SFT_JOB_RUNTIME": "where sft-job is: venv:/path, module:name[,name], apptainer:image.sif, pyxis:image,\n"
+    "oci:/bundle; on PATH where it is empty",
+    "SFT_JOB_BIND": "further folders that a container sees, with commas between them",
+    "SFT_JOB_SETS": "a file; line N has options of sft-job run for task N of an array",
+    "SFT_JOB_RETRIES": "how often a failure that may pass is tried again (3)",
+    "SFT_JOB_SBATCH": "options of sbatch for the job that follows where requeueing is refused",
+    "SFT_JOB_GRACE": "seconds that the last checkpoint may take; --signal has a minute more",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """None: no such line. `extra`: options of sbatch as they are, which win over lines that are always there.
+
+    `runtime`, `bind` and `sets` are values of SFT_JOB_RUNTIME, SFT_JOB_BIND and SFT_JOB_SETS; `arguments` of `sft-job
+    run`, before those that the script is given.
+    """
+
+    job_name: str = "sft-job"
+    nodes: str = "1"
+    cpus_per_task: int = 8
+    gpus_per_node: str | None = "1"
+    gres: str | None = None
+    mem: str | None = None
+    time: str = "04:00:00"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    array: str | None = None
+    output: str = "%x-%j.out"
+    extra: tuple[str, ...] = ()
+    grace_seconds: int = GRACE_SECONDS
+    wait_seconds: int = WAIT_SECONDS
+    runtime: str | None = None
+    bind: str | None = None
+    sets: str | None = None
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def lead_seconds(self) -> int:
+        """How long before the job's end Slurm is asked for a signal."""
+        return self.grace_seconds + SLACK_SECONDS
+
+
+def script(batch: Batch) -> str:
+    """The whole text."""
+    slots = {
+        "HEAD": "\n".join(_head(batch)),
+        "VARIABLES": "\n".join(_variables()),
+        "SETTINGS": "".join(_settings(batch)),
+        "ARGUMENTS": "".join(f"{shlex.quote(word)} " for word in batch.arguments),
+        "GRACE": str(batch.grace_seconds),
+        "WAIT": str(batch.wait_seconds),
+        "RULES": "\n".join(_rules()),
+        "CONFIG": str(int(ExitCode.CONFIG)),
+        "FENCED": str(int(ExitCode.FENCED)),
+        "STOPPED": str(int(ExitCode.STOPPED)),
+    }
+    text = files(__package__).joinpath("slurm.sbatch").read_text(encoding="utf-8")
+    return re.sub("@([A-Z]+)@", lambda slot: slots[slot[1]], text)
+
+
+def option_name(option: str) -> str:
+    """Of an option of sbatch as it is written: `--reservation=x`, `--exclusive`, `-x n1`."""
+    if option.startswith("--"):
+        return re.split(r"[=\s]", option[2:], maxsplit=1)[0]
+    return SHORT.get(option[1:2], option[1:2])
+
+
+def _head(batch: Batch) -> list[str]:
+    given = {name: getattr(batch, name) for name in LINES}
+    named = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    own = {option_name(option).removeprefix("no-") for option in batch.extra}
+    always = ["--ntasks-per-node=1", f"--signal=B:USR1@{batch.lead_seconds}", "--requeue", "--open-mode=append"]
+    always = [option for option in always if option_name(option) not in own]
+    return [f"#SBATCH {option}" for option in [*named, *always, *batch.extra]]
+
+
+def _variables() -> list[str]:
+    indented = ((name, meaning.replace("\n", "\n#" + " " * 20)) for name, meaning in VARIABLES.items())
+    return [f"#   {name:<15}  {meaning}" for name, meaning in indented]
+
+
+def _settings(batch: Batch) -> list[str]:
+    given = {"SFT_JOB_RUNTIME": batch.runtime, "SFT_JOB_BIND": batch.bind, "SFT_JOB_SETS": batch.sets}
+    return [f"export {name}={shlex.quote(value)}\n" for name, value in given.items() if value is not None]
+
+
+def _rules() -> list[str]:
+    """The branches of the script's `case`."""
+    acts = {
+        Rule.DONE: 'leave "the run is finished"',
+        Rule.AGAIN: 'ours; rm -f "$count_file"; again',
+        Rule.COUNTED: "ours; counted",
+        Rule.ELSEWHERE: "ours; elsewhere",
+        Rule.NEVER: 'leave "not run again: $reason"',
+    }
+    named = [(str(int(code)), code.name.lower(), rule) for code, rule in RULES.items()]
+    named.append(("*", "other", ANY_OTHER))
+    return [f"    {code}) name='{name}'; {acts[rule]} ;;" for code, name, rule in named]
