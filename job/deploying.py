@@ -72,17 +72,18 @@ def render_slurm(run: str | None, **given: Any) -> None:
 @click.argument("run")
 @_slurm_options
 @click.option("--dry-run", is_flag=True, help="Print the script, as `render` does.")
-def submit_slurm(run: str, dry_run: bool, **given: Any) -> None:
+def submit_slurm(run: str, sets: tuple[str, ...], dry_run: bool, **given: Any) -> None:
     """Submit RUN (a RUN.yaml or a run folder) with sbatch, from this folder, and say how to follow it."""
     from job.deploy.slurm import script
     from job.deploy.slurm_submit import following
     from job.deploy.slurm_submit import submit as story
 
-    batch = _batch(run, **given)
+    batch = _batch(run, sets, **given)
     if dry_run:
         click.echo(script(batch), nl=False)
         return
-    for line in following(batch, story(batch), run):
+    asked = config_of(run, sets).run if sets and batch.array is None else run  # `ask` takes no --set
+    for line in following(batch, story(batch), asked):
         click.echo(line)
 
 

@@ -78,6 +78,7 @@ def script(batch: Batch) -> str:
         "CONFIG": str(int(ExitCode.CONFIG)),
         "FENCED": str(int(ExitCode.FENCED)),
         "STOPPED": str(int(ExitCode.STOPPED)),
+        "CRASHED": str(int(ExitCode.CRASHED)),
     }
     text = files(__package__).joinpath("slurm.sbatch").read_text(encoding="utf-8")
     return re.sub("@([A-Z]+)@", lambda slot: slots[slot[1]], text)

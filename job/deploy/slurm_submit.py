@@ -35,13 +35,14 @@ def submit(batch: Batch) -> Submitted:
 
 def following(batch: Batch, job: Submitted, run: str) -> list[str]:
     """What a person types next."""
+    ask = [f"once it is done:    sft-job ask {shlex.quote(run)} 'Who are you?'"]
     return [
         f"job {job.number} ({batch.job_name}) is in the queue",
         f"where it stands:    squeue -j {job.number}",
         f"what it says:       tail -F {job.log if '*' in job.log else shlex.quote(job.log)}",
         f"stop, go on later:  scancel --batch --signal=USR1 {job.number}",
         f"end it for good:    scancel {job.number}",
-        f"once it is done:    sft-job ask {shlex.quote(run)} 'Who are you?'",
+        *(ask if batch.array is None else []),
     ]
 
 

@@ -48,7 +48,14 @@ def test_where_the_run_leaves_no_word_sruns_own_code_counts(desk: Desk) -> None:
 
 def test_a_word_that_an_earlier_life_left_is_not_this_ones(desk: Desk) -> None:
     (desk.folder / ".sft-job-7-0.exit").write_text("65\n0\nold\n")
-    assert desk.live("run.yaml", SILENT="1").code == 0 and desk.left == []
+    assert desk.live("run.yaml", CODE="74", SILENT="1").code == 74
+
+
+def test_a_srun_that_leaves_well_is_no_end_of_the_run(desk: Desk) -> None:
+    """As srun does when Slurm gives up a node."""
+    life = desk.live("run.yaml", SILENT="1")
+    assert life.code == 70 and life.asked == ["scontrol requeue"]
+    assert "srun left with 0, but no sft-job said that it is done" in life.decision
 
 
 def test_a_failure_that_stays_is_given_up_with_its_reason_last(desk: Desk) -> None:
