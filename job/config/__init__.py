@@ -1,7 +1,7 @@
 """The run's config: its schema, how it is read, and which part of it decides what is learned."""
 
 from job.config.inputs import Columns, DataConfig, DataSource, ModelConfig
-from job.config.load import load_config, with_sets
+from job.config.load import load_config, load_text, with_sets
 from job.config.place import BucketOptions, CheckpointConfig, ParallelConfig, SamplesConfig
 from job.config.schema import RunConfig
 from job.config.trajectory import json_schema, trajectory, trajectory_diff, trajectory_digest
@@ -24,6 +24,7 @@ __all__ = [
     "TrainConfig",
     "json_schema",
     "load_config",
+    "load_text",
     "trajectory",
     "trajectory_diff",
     "trajectory_digest",

@@ -14,7 +14,15 @@ def load_config(path: Path, sets: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError whose message has one line per mistake: `FILE:LINE: dotted.path: what is wrong; what to do`.
     """
-    source = Source.read(path)
+    return _built(Source.read(path), sets)
+
+
+def load_text(text: str, name: str, sets: Sequence[str] = ()) -> RunConfig:
+    """The same of a text that `name` holds, as a variable does where a file cannot be had."""
+    return _built(Source.parse(text, name), sets)
+
+
+def _built(source: Source, sets: Sequence[str]) -> RunConfig:
     for setting in sets:
         source.override(setting)
     return build(source.tree, source.label, source.mistakes, os.environ)

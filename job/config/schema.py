@@ -46,7 +46,9 @@ class RunConfig(Section):
     )
     parallel: Annotated[ParallelConfig, FREE] = Field(default_factory=ParallelConfig, description="Devices.")
     checkpoint: Annotated[CheckpointConfig, FREE] = Field(default_factory=CheckpointConfig, description="Checkpoints.")
-    grace: Annotated[Grace, FREE] = Field("auto", description="Time between a stop request and the kill, like 120s.")
+    grace: Annotated[Grace, FREE] = Field(
+        "auto", description="Between a stop request and the kill, like 120s; auto: SFT_JOB_GRACE, else 30s."
+    )
     max_time: Annotated[MaxTime, FREE] = Field(None, description="Stop, to be run again, after this time; per attempt.")
     hang_after: Annotated[Grace, FREE] = Field(
         "auto", description="No step for so long, and the ranks are restarted; auto: 10 usual steps, at least 5m."

@@ -30,7 +30,6 @@ class Source:
     @classmethod
     def read(cls, path: Path) -> "Source":
         """The file's content. Raises ConfigError, one line, where it is missing, empty, no YAML or no mapping."""
-        source = cls(str(path))
         try:
             text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
@@ -39,17 +38,23 @@ class Source:
             raise ConfigError(f"{path}: is not UTF-8 text; give the path of a run config in YAML") from None
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run config") from None
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> "Source":
+        """The same of a text that `name` holds. Raises: ConfigError, one line."""
+        source = cls(name)
         try:
             node = _compose(text)
         except _NotYamlError as error:
-            raise ConfigError(f"{path}:{error.line}: is not YAML: {error}") from None
+            raise ConfigError(f"{name}:{error.line}: is not YAML: {error}") from None
         if node is None:
-            raise ConfigError(f"{path}: is empty; it needs at least run, model.base, data.train and lora")
+            raise ConfigError(f"{name}: is empty; it needs at least run, model.base, data.train and lora")
         if node.id != "mapping":
             raise ConfigError(
-                f"{path}:{node.start_mark.line + 1}: is no mapping; write fields, like run: s3://bucket/prefix"
+                f"{name}:{node.start_mark.line + 1}: is no mapping; write fields, like run: s3://bucket/prefix"
             )
-        source.tree = source._plain(node, (), lambda line: f"{path}:{line}")
+        source.tree = source._plain(node, (), lambda line: f"{name}:{line}")
         return source
 
     def override(self, setting: str) -> None:

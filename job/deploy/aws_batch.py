@@ -1,0 +1,98 @@
+"""AWS Batch: what RegisterJobDefinition and SubmitJob are given. Spot is the compute environment's, not the job's.
+
+Source: AWS Batch API reference, RegisterJobDefinition, SubmitJob, EvaluateOnExit.
+"""
+
+from itertools import groupby
+from typing import Any
+
+from job.deploy.cloud_values import Containers, codes, words
+from job.deploy.handed_over import NAME, HandedOver, job_name
+from job.deploy.kubernetes_values import STATE
+from job.deploy.quantities import whole_mib
+from job.deploy.rules import Rule
+from job.errors import ConfigError
+
+ATTEMPTS = 10  # the most that Batch takes; it counts interruptions too
+CONDITIONS = 5  # likewise
+
+Object = dict[str, Any]
+
+
+def requests(
+    run: HandedOver, containers: Containers, queue: str, job_role: str | None, execution_role: str | None
+) -> Object:
+    """{"registerJobDefinition": ..., "submitJob": ...}: the parameters of both calls.
+
+    Raises: ConfigError where secrets are named, and no role that may read them.
+    """
+    if containers.secrets and not execution_role:
+        raise ConfigError("--secret needs --execution-role: the role that Batch reads the secrets with")
+    name = job_name(run, containers)
+    container = _container(run, containers, job_role, execution_role)
+    definition: Object = {
+        "jobDefinitionName": name,
+        "type": "container" if containers.nodes == 1 else "multinode",
+        "platformCapabilities": ["EC2"],
+        "retryStrategy": {"attempts": ATTEMPTS, "evaluateOnExit": evaluate_on_exit()},
+        "propagateTags": True,
+        "tags": {"app": NAME},
+    }
+    if containers.nodes == 1:
+        definition["containerProperties"] = container
+    else:
+        everywhere = {"targetNodes": "0:", "container": container}
+        definition["nodeProperties"] = {
+            "numNodes": containers.nodes,
+            "mainNode": 0,
+            "nodeRangeProperties": [everywhere],
+        }
+    return {
+        "registerJobDefinition": definition,
+        "submitJob": {"jobName": name, "jobQueue": queue, "jobDefinition": name},
+    }
+
+
+def evaluate_on_exit() -> list[Object]:
+    """The first that matches holds, and what matches none is run again: a reclaimed host, a code that is no one's.
+
+    Five conditions hold the table because a pattern may end with *: of the codes that begin alike, those that are run
+    again come first, and all others of them end the job. So do 7, 72 and 79, which no sft-job leaves with.
+    """
+    never, again = codes(Rule.NEVER), codes(Rule.AGAIN, Rule.COUNTED, Rule.ELSEWHERE)
+    found: list[Object] = []
+    for first, group in groupby(never, key=lambda code: str(code)[0]):
+        alike = [str(code) for code in group]
+        kept = [str(code) for code in again if str(code).startswith(first)]
+        if len(alike) <= len(kept) + 1:
+            found += [{"onExitCode": code, "action": "EXIT"} for code in alike]
+        else:
+            found += [{"onExitCode": code, "action": "RETRY"} for code in kept]
+            found.append({"onExitCode": f"{first}*", "action": "EXIT"})
+    assert len(found) <= CONDITIONS, found
+    return found
+
+
+def _container(run: HandedOver, containers: Containers, job_role: str | None, execution_role: str | None) -> Object:
+    asked = {"VCPU": containers.cpus, "MEMORY": whole_mib(containers.memory), "GPU": containers.gpus_per_node}
+    container: Object = {
+        "image": containers.image,
+        "command": words(run),
+        "environment": [{"name": name, "value": value} for name, value in containers.environment.items()],
+        "resourceRequirements": [{"type": kind, "value": str(count)} for kind, count in asked.items() if count],
+        "linuxParameters": {"sharedMemorySize": whole_mib(containers.shared_memory)},
+        "readonlyRootFilesystem": True,
+        # Without a path on the host Docker makes volumes of the container's own, with the image's owners.
+        "volumes": [{"name": "state", "host": {}}, {"name": "temporary", "host": {}}],
+        "mountPoints": [
+            {"sourceVolume": "state", "containerPath": STATE, "readOnly": False},
+            {"sourceVolume": "temporary", "containerPath": "/tmp", "readOnly": False},
+        ],
+    }
+    if containers.secrets:
+        container["secrets"] = [{"name": name, "valueFrom": place} for name, place in containers.secrets.items()]
+    if job_role:
+        container["jobRoleArn"] = job_role
+    if execution_role:
+        container["executionRoleArn"] = execution_role
+    return container

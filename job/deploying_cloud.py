@@ -1,0 +1,135 @@
+"""`render aws-batch | gcp-batch | azure-ml | skypilot`: what those services are given for a run, printed."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from job.argument import SETS, config_of
+
+if TYPE_CHECKING:
+    from job.deploy.cloud_values import Containers
+    from job.deploy.handed_over import HandedOver
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+OPTIONS = (
+    SETS,
+    click.option("--image", metavar="IMAGE", required=True, help="By tag, or by digest: NAME@sha256:..."),
+    click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True),
+    click.option("--gpus-per-node", type=click.IntRange(min=0), help="[default: 1; 0 with parallel.device: cpu]"),
+    click.option("--cpus", type=click.IntRange(min=1), default=8, show_default=True, help="Of a node."),
+    click.option("--memory", metavar="SIZE", default="32Gi", show_default=True, help="Of a node."),
+    click.option("--shm-size", "shared_memory", metavar="SIZE", default="8Gi", show_default=True, help="/dev/shm."),
+    click.option("--env", "environment", metavar="NAME=VALUE", multiple=True, help="No credentials."),
+)
+SECRET = click.option(
+    "--secret",
+    "secrets",
+    metavar="NAME=WHERE",
+    multiple=True,
+    help="A variable, and where the service keeps its value.",
+)
+SPOT = click.option("--spot", is_flag=True, help="Machines that may be taken away.")
+DISK = click.option("--disk", metavar="SIZE", default="100Gi", show_default=True, help="Of a node.")
+
+
+def _options(*more: Callable[..., Any]) -> Callable[[Decorated], Decorated]:
+    def decorate(verb: Decorated) -> Decorated:
+        for option in reversed((*OPTIONS, *more)):
+            verb = option(verb)
+        return verb
+
+    return decorate
+
+
+@click.command("aws-batch")
+@click.argument("run")
+@_options(SECRET)
+@click.option("--queue", metavar="NAME", required=True, help="Its compute environment says whether it is spot.")
+@click.option("--job-role", metavar="ARN", help="What the run may do: reach the store.")
+@click.option("--execution-role", metavar="ARN", help="Reads the image and the secrets.")
+def render_aws_batch(run: str, queue: str, job_role: str | None, execution_role: str | None, **given: Any) -> None:
+    """Print the parameters of RegisterJobDefinition and SubmitJob for RUN (a RUN.yaml or a run folder)."""
+    from job.deploy.aws_batch import requests
+
+    _print_json(requests(*_run(run, **given), queue, job_role, execution_role))
+
+
+@click.command("gcp-batch")
+@click.argument("run")
+@_options(SECRET, SPOT, DISK)
+@click.option("--machine-type", metavar="NAME", required=True, help="Like a3-highgpu-8g.")
+@click.option("--accelerator", metavar="NAME", help="Where the machine type has none of its own, like nvidia-tesla-t4.")
+@click.option("--service-account", metavar="EMAIL")
+def render_gcp_batch(
+    run: str, machine_type: str, accelerator: str | None, service_account: str | None, **given: Any
+) -> None:
+    """Print the Google Cloud Batch job of RUN (a RUN.yaml or a run folder)."""
+    from job.deploy.gcp_batch import job
+
+    _print_json(job(*_run(run, **given), machine_type, accelerator, service_account))
+
+
+@click.command("azure-ml")
+@click.argument("run")
+@_options(SPOT)
+@click.option("--compute", metavar="NAME", help="A cluster.")
+@click.option("--instance-type", metavar="NAME", help="Of a serverless job, instead of a cluster.")
+@click.option("--credentials", metavar="ASSET", help="A file like ~/.aws/credentials in a datastore: azureml:NAME:1.")
+def render_azure_ml(
+    run: str, compute: str | None, instance_type: str | None, credentials: str | None, **given: Any
+) -> None:
+    """Print the Azure ML command job of RUN (a RUN.yaml or a run folder)."""
+    from job.deploy.azure_ml import command_job
+    from job.deploy.manifest import document
+
+    click.echo(document(command_job(*_run(run, **given), compute, instance_type, credentials)), nl=False)
+
+
+@click.command("skypilot")
+@click.argument("run")
+@_options(SPOT, DISK)
+@click.option(
+    "--secret", "secrets", metavar="NAME", multiple=True, help="A variable; its value: sky jobs launch --secret."
+)
+@click.option("--accelerator", metavar="NAME", help="A kind of GPU, like H100.")
+@click.option("--infra", metavar="CLOUD[/REGION]", help="Where; default: where it is cheapest.")
+def render_skypilot(
+    run: str, accelerator: str | None, infra: str | None, secrets: tuple[str, ...], **given: Any
+) -> None:
+    """Print the SkyPilot task of RUN (a RUN.yaml or a run folder)."""
+    from job.deploy.manifest import document
+    from job.deploy.skypilot import task
+    from job.errors import ConfigError
+
+    handed, containers = _run(run, secrets=tuple(f"{name}=sky" for name in secrets), **given)
+    if containers.gpus_per_node and accelerator is None:
+        raise ConfigError("--accelerator says which kind of GPU, like H100; or --gpus-per-node 0")
+    click.echo(document(task(handed, containers, accelerator, infra)), nl=False)
+
+
+VERBS = (render_aws_batch, render_gcp_batch, render_azure_ml, render_skypilot)
+
+
+def _run(
+    run: str,
+    sets: tuple[str, ...],
+    gpus_per_node: int | None,
+    environment: tuple[str, ...],
+    secrets: tuple[str, ...] = (),
+    **given: Any,
+) -> "tuple[HandedOver, Containers]":
+    """Raises: ConfigError."""
+    from job.deploy.cloud_values import Containers, checked
+    from job.deploy.handed_over import handed_over
+    from job.deploy.kubernetes_options import gpus_asked, pairs
+
+    variables, hidden = pairs("--env", environment), pairs("--secret", secrets)
+    handed = handed_over(config_of(run, sets), run, sets, known=(*variables, *hidden))
+    gpus = gpus_asked(gpus_per_node, handed.on_cpu)
+    return handed, checked(handed, Containers(gpus_per_node=gpus, environment=variables, secrets=hidden, **given))
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
