@@ -31,8 +31,10 @@ from job.host.gang_messages import (
     Stopping,
 )
 from job.host.launcher import Ended, Ranks
+from job.host.leading import RECONNECT_SECONDS
 from job.host.place import place
 from job.host.preemption import Stop
+from job.host.sources import starts_again
 from job.host.topology import Topology
 from job.leaving import LEAVE_SECONDS
 from job.report.report import Report
@@ -73,7 +75,10 @@ def join(
 
 def announce(config: RunConfig, error: JobError, stop: Stop, say: Callable[[str], None]) -> None:
     """Tell the leader, within a bound, why this node cannot take part: else it waits for a node that never comes."""
-    here = place(os.environ)
+    try:
+        here = place(os.environ)
+    except ConfigError:  # nobody knows where to
+        return
     if here.node_rank == 0:
         return
     machine = Topology("", 0, "", here.nodes, here.node_rank, here.leader, here.port)
@@ -200,10 +205,13 @@ class Follower:
         if away > LOOK_SECONDS and not self.looked:
             self.looked = True
             self.look()
-        if away > self.config.parallel.wait_seconds and self.done is None:
+        patience = self.config.parallel.wait_seconds
+        if self.leader.was_here and not starts_again(os.environ):
+            patience = min(RECONNECT_SECONDS, patience)
+        if away > patience and self.done is None:
             self.look()
             if self.done is None:
-                waited = self.config.parallel.wait_for_nodes
+                waited = f"{patience:.0f}s" if self.leader.was_here else self.config.parallel.wait_for_nodes
                 place = self.leader.place
                 if why := self.leader.why_refused:
                     raise ConfigError(f"{place} did not take this node within {waited}: {why}")

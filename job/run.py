@@ -4,8 +4,9 @@ A run is a folder in object storage; everything else may vanish at any instant. 
 reaches the folder either finishes the run or leaves it further along.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from rich.console import Console
@@ -66,7 +67,9 @@ def run(
     report = Report(config, console)
     for line in watch(stop, os.environ, say=report.message):
         report.message(line)
-    with workspace() as local:
+    with contextlib.ExitStack() as stack:
+        with _announced(config, stop, report):
+            local = stack.enter_context(workspace())
         outcome = "failed"
         try:
             node(config, stop, local, report, opener, take_over, try_again)
@@ -95,13 +98,8 @@ def node(
     if (finished := read_result(store)) is not None:
         report.message(f"{store.uri} is finished: step {finished.step}, result in {store.uri}/{finished.folder}")
         return
-    try:
+    with _announced(config, stop, report):
         machine = topology(config)
-    except HardwareError as error:
-        from job.join import announce
-
-        announce(config, error, stop, report.message)
-        raise
     if not machine.leads:
         from job.join import join
 
@@ -109,6 +107,18 @@ def node(
         return
     with crew(config, machine, stop, report.message) as nodes:
         lead(config, record, machine, nodes, store, stop, local, report, opener, take_over, try_again)
+
+
+@contextlib.contextmanager
+def _announced(config: RunConfig, stop: Stop, report: Report) -> Iterator[None]:
+    """Where this node cannot even begin, node 0 hears of it, and does not wait for it."""
+    try:
+        yield
+    except HardwareError as error:
+        from job.join import announce
+
+        announce(config, error, stop, report.message)
+        raise
 
 
 def lead(

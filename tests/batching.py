@@ -47,6 +47,7 @@ case "$*" in
 esac""",
     "scontrol": """
 case "$1" in
+    -o) [ -z "${ABOUT:-}" ] || echo "$ABOUT" ;;
     show) printf '%s\\n' n1 n2 n3 ;;
     requeue)
         [ -z "${REFUSED:-}" ] || { echo "$REFUSED" >&2; exit 1; }

@@ -77,6 +77,7 @@ def script(batch: Batch) -> str:
         "RULES": "\n".join(_rules()),
         "CONFIG": str(int(ExitCode.CONFIG)),
         "FENCED": str(int(ExitCode.FENCED)),
+        "BUSY": str(int(ExitCode.BUSY)),
         "STOPPED": str(int(ExitCode.STOPPED)),
         "CRASHED": str(int(ExitCode.CRASHED)),
     }
@@ -92,9 +93,11 @@ def option_name(option: str) -> str:
 
 
 def _head(batch: Batch) -> list[str]:
-    given = {name: getattr(batch, name) for name in LINES}
-    named = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
     own = {option_name(option).removeprefix("no-") for option in batch.extra}
+    given = {name: getattr(batch, name) for name in LINES}
+    if own & {"gpus", "gpus-per-task", "gpus-per-socket"}:
+        given["gpus_per_node"] = None
+    named = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
     always = ["--ntasks-per-node=1", f"--signal=B:USR1@{batch.lead_seconds}", "--requeue", "--open-mode=append"]
     always = [option for option in always if option_name(option) not in own]
     return [f"#SBATCH {option}" for option in [*named, *always, *batch.extra]]

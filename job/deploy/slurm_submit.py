@@ -1,5 +1,6 @@
 """Hand a script to sbatch, and say how to follow the job that came of it."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from job.deploy.slurm import Batch, script
 from job.errors import ConfigError, HardwareError
 
 SLURM_SECONDS = 120.0  # its commands themselves wait for a busy controller
+CONF = "SLURM_CONF"
 AWAY = re.compile(r"unable to contact|connection refused|timed out|temporarily unable|establish a configuration", re.I)
 
 
@@ -59,9 +61,16 @@ def _log(batch: Batch, number: str) -> str:
 
 
 def _slurm(command: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Variables of a job that this is typed in would come along into the new one."""
     try:
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, errors="replace", timeout=SLURM_SECONDS
+            command,
+            input=stdin,
+            env={name: value for name, value in os.environ.items() if name == CONF or not name.startswith("SLURM_")},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SLURM_SECONDS,
         )
     except FileNotFoundError as error:
         raise HardwareError(f"there is no {command[0]} here; submit on a login node of the cluster") from error

@@ -73,11 +73,12 @@ def _unix_seconds(text: str) -> float | None:
 
 
 def _ask_squeue(job_id: str, environment: Mapping[str, str]) -> float | None:
-    """%A is each job's own number: `-j` of an array's number lists all its tasks."""
+    """%A is each job's own number: `-j` of an array's number lists all its tasks. A person's own settings for squeue,
+    like a partition, would hide it."""
     try:
         said = subprocess.run(
             ["squeue", "-h", "-j", job_id, "-o", "%A %L"],
-            env=dict(environment),
+            env={name: value for name, value in environment.items() if not name.startswith("SQUEUE_")},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -37,6 +37,7 @@ class Leader:
         self._refused_at: float | None = None
         self._away_since: float | None = time.monotonic()
         self._told, self._last_word = "", False
+        self.was_here = False
         self.why_refused = ""  # while the leader refuses this node, and may take it later
         self.why_nowhere = ""  # while the leader's name means nothing here
         self._thread = threading.Thread(target=self._work, daemon=True, name="leader")
@@ -119,6 +120,7 @@ class Leader:
                 raise LineLost("it did not answer the hello")
         self._line, self._away_since, self._refused_at, self._told, self.why_refused = line, None, None, "", ""
         self._hello = self._hello.model_copy(update={"again": True})
+        self.was_here = True
         try:
             while True:
                 message = line.receive()

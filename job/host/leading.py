@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from job.config import RunConfig
-from job.errors import ExitCode, JobError, Stopped, error_for, on_node
+from job.errors import ExitCode, HardwareError, JobError, Stopped, error_for, on_node
 from job.host.crew import AllRanks
 from job.host.gang import Gang
 from job.host.gang_admission import hello
@@ -51,6 +51,9 @@ class Leading:
             since = {rank: since.get(rank, now) for rank in absent}
             late = [rank for rank in absent if now - since[rank] > self._patience_seconds(rank)]
             self._give_up_on_those_that_left(absent, late, standing)
+            if late and not self._replaced and late[0] not in self._gang.why_lost:
+                text = f"{self._missed(late[:1])} within {self._waited}, and nothing will start it again; {standing()}"
+                raise on_node(HardwareError(text), late[0])
             if late:
                 waited = f"{self._patience_seconds(late[0]):.0f}s" if not self._replaced else self._waited
                 raise Stopped(

@@ -24,6 +24,7 @@ QUIET_SECONDS = 60.0
 END = "the job's end time"
 LOOK_AGAIN_SECONDS = 20.0  # before the stop would be asked for: once, as each question is work for Slurm's controller
 MOVED_SECONDS = 10.0  # less is how Slurm rounds
+REQUEUE_SECONDS = 15.0  # for the batch script, once the last supervisor has left
 LEAD_SECONDS = 120.0  # what is announced for later is acted upon so long before
 
 
@@ -37,7 +38,7 @@ def watch(
     Raises: ConfigError when SFT_JOB_CLOUD or SFT_JOB_END_TIME cannot be understood.
     """
     lines = []
-    if (left := job_seconds_left(environment)) is not None:
+    if (left := _usable(job_seconds_left(environment), environment)) is not None:
         stop.ends_in(END, left)
         threading.Thread(target=_mind_the_end, args=(stop, left, environment, say), name="end", daemon=True).start()
         lines.append(f"this job ends in {left / 60:.0f} min; it stops by itself {stop.grace_seconds:.0f}s before")
@@ -74,13 +75,18 @@ def due(notice: Notice, grace_seconds: float) -> bool:
     return notice.seconds is None or notice.seconds <= max(LEAD_SECONDS, grace_seconds)
 
 
+def _usable(left: float | None, environment: Mapping[str, str]) -> float | None:
+    """Seconds of `left` after which all has to be over here: a Slurm job that its limit ended is not queued again."""
+    return left - REQUEUE_SECONDS if left is not None and "SLURM_JOB_ID" in environment else left
+
+
 def _mind_the_end(stop: Stop, left: float, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
     """The limit may have been raised since: looked at shortly before the stop, as often as it moved."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they are to wake the main thread
     end = time.monotonic() + left
     while True:
         time.sleep(max(0.0, end - stop.grace_seconds - LOOK_AGAIN_SECONDS - time.monotonic()))
-        later = asked_again(environment)
+        later = _usable(asked_again(environment), environment)
         if later is None or time.monotonic() + later < end + MOVED_SECONDS:
             return
         end = time.monotonic() + later

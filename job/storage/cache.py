@@ -58,11 +58,20 @@ def pulled_folder() -> Path | None:
 
 
 def pulled_from_environment() -> CacheFolder | None:
-    """Raises: ConfigError where it is no cache: a node without network would ask every source in vain."""
+    """A node without network would ask every source in vain.
+
+    Raises: HardwareError where this machine has no such folder, as one whose shared filesystem is not mounted;
+    ConfigError where it is no cache.
+    """
     folder = pulled_folder()
+    if folder is not None and not folder.exists():
+        raise HardwareError(
+            f"{PULLED} is {folder}, which this machine does not have: is that filesystem mounted here? "
+            f"`{PULLED}={folder} sft-job pull RUN.yaml` makes it"
+        )
     if folder is not None and not (folder / "index").is_dir():
         raise ConfigError(
-            f"{PULLED} is {folder}, but nothing was pulled there, or this machine does not see it; "
+            f"{PULLED} is {folder}, but nothing was pulled there; "
             f"run `{PULLED}={folder} sft-job pull RUN.yaml` where there is network, or unset it"
         )
     return None if folder is None else CacheFolder(folder)

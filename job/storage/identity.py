@@ -61,8 +61,8 @@ def gone(record: AttemptRecord) -> bool:
     """
     (job, life), (its_job, its_life) = _job(scheduler_ids(os.environ)), _job(record.scheduler)
     ours = bool(job) and job == its_job
-    if ours and its_life < life:
-        return True
+    if ours and its_life != life:
+        return its_life < life
     here, there = this_process(), record.process
     if there.get("boot") == here["boot"] != "" and there.get("pids") == here["pids"]:
         pid = int(there.get("pid", 0))

@@ -74,6 +74,7 @@ def test_what_the_login_node_pulled_is_all_that_nodes_without_network_need(
 
 
 def test_a_cache_that_was_never_filled_is_one_clear_line(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "nothing").mkdir()
     job = Job(["run", *arguments], tmp_path / "node", {"SFT_JOB_CACHE": str(tmp_path / "nothing")})
     assert job.ended() == 78
     last = job.said().splitlines()[-1]

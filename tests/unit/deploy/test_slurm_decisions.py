@@ -111,7 +111,7 @@ def test_a_busy_controller_is_asked_again(desk: Desk) -> None:
 def test_a_controller_that_stays_away_ends_it_within_a_bound(desk: Desk) -> None:
     desk.states("away")
     life = desk.live("run.yaml", CODE="75")
-    assert life.asked == [] and len(life.called("squeue")) < 20 and "UNKNOWN" in life.decision
+    assert life.asked == [] and len(life.called("squeue")) < 100 and "UNKNOWN" in life.decision
 
 
 def test_a_requeue_that_is_said_to_have_failed_but_did_not_is_no_refusal(desk: Desk) -> None:
@@ -125,6 +125,18 @@ def test_only_the_task_of_an_array_is_queued_again(desk: Desk) -> None:
     life = desk.live("run.yaml", CODE="70")
     assert life.called("scontrol", "requeue") == [["scontrol", "requeue", "5_2"]]
     assert desk.left == [".sft-job-5_2.retries"]
+
+
+def test_what_is_left_of_the_job_that_it_was_submitted_from_is_not_taken_for_its_own(desk: Desk) -> None:
+    left = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2", "SLURM_RESTART_COUNT": "3", "SQUEUE_STATES": "PD"}
+    life = desk.live("run.yaml", CODE="75", ABOUT="JobId=7 JobName=chat ArrayTaskId=9 Restarts=0 x", **left)
+    assert life.called("scontrol", "requeue") == [["scontrol", "requeue", "7"]]
+    assert not {*left} & {*desk.environment()}
+    own = "JobId=7 ArrayJobId=6 ArrayTaskId=4 JobName=chat Restarts=1 x"
+    desk.states("RUNNING 1")
+    life = desk.live("run.yaml", CODE="75", ABOUT=own, **left)
+    assert life.called("scontrol", "requeue") == [["scontrol", "requeue", "6_4"]]
+    assert desk.environment()["SLURM_ARRAY_TASK_ID"] == "4" and desk.environment()["SLURM_RESTART_COUNT"] == "1"
 
 
 def test_the_node_of_the_cause_is_left_out_beside_those_that_were(desk: Desk) -> None:

@@ -9,7 +9,15 @@ import pytest
 
 from tests.batching import Desk
 
-COMMON = ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--export=ALL", "--kill-on-bad-exit=0", "--wait=660"]
+COMMON = [
+    "--nodes=1",
+    "--ntasks=1",
+    "--ntasks-per-node=1",
+    "--export=ALL",
+    "--mem=0",
+    "--kill-on-bad-exit=0",
+    "--wait=660",
+]
 
 
 def until(what: Callable[[], object]) -> None:
@@ -54,12 +62,12 @@ def test_a_module_or_a_virtual_environment_is_put_on_the_path(desk: Desk) -> Non
 CONTAINERS = {
     "apptainer:/images/a b.sif": [
         *("--cpus-per-task=8", "{bin}/apptainer", "exec", "--nv", "--no-home", "--pwd", "{desk}"),
-        *("--env", "PYTHONNOUSERSITE=1", "--bind", "{desk},/local/7,/tmp,/local/home,/scratch/cache,/data,/x:/y:ro"),
+        *("--env", "PYTHONNOUSERSITE=1", "--bind", "{desk},/var,/tmp,/local/home,/scratch/cache,/data,/x:/y:ro"),
         *("/images/a b.sif", "sft-job", "run", "run.yaml"),
     ],
     "pyxis:registry#org/image:1": [
         *("--cpus-per-task=8", "--container-image=registry#org/image:1"),
-        "--container-mounts={desk}:{desk},/local/7:/local/7,/tmp:/tmp,/local/home:/local/home,"
+        "--container-mounts={desk}:{desk},/var:/var,/tmp:/tmp,/local/home:/local/home,"
         "/scratch/cache:/scratch/cache,/data:/data,/x:/y:ro",
         *("--container-workdir={desk}", "--no-container-mount-home", "sft-job", "run", "run.yaml"),
     ],
@@ -75,7 +83,7 @@ def test_a_container_gets_the_command_line_that_is_written_here(desk: Desk, runt
         SFT_JOB_HOME="/local/home",
         SFT_JOB_CACHE="/scratch/cache",
         SFT_JOB_BIND="/data,/x:/y:ro",
-        SLURM_TMPDIR="/local/7",
+        SLURM_TMPDIR="/var",
         SLURM_JOB_END_TIME="1",
         TZ="UTC",
     )

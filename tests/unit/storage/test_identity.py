@@ -97,10 +97,11 @@ def test_a_life_before_says_nothing_of_another_job_and_a_later_one_is_not_over(
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     for ids in ({"SLURM_JOB_ID": "6"}, {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "2"}):
-        store = MemoryStore()
-        owner = record(store, process=process_of(sleeper.pid), scheduler=ids)
-        with Heartbeat(store, owner, beat_seconds=0.02), pytest.raises(Busy):
-            take(store)
+        for boot in ({}, {"boot": "another"}):
+            store = MemoryStore()
+            owner = record(store, process={**process_of(sleeper.pid), **boot}, scheduler=ids)
+            with Heartbeat(store, owner, beat_seconds=0.02), pytest.raises(Busy):
+                take(store)
 
 
 def test_a_process_of_this_host_that_is_gone_is_over_at_once(sleeper: subprocess.Popen[bytes]) -> None:

@@ -128,5 +128,8 @@ def test_the_folder_is_told_by_the_environment_and_has_to_be_a_cache(
     monkeypatch.setenv("SFT_JOB_CACHE", str(shared))
     assert Cache().pulled == CacheFolder(shared) and Cache().folder == tmp_path / "home" / "cache"
     monkeypatch.setenv("SFT_JOB_CACHE", str(tmp_path / "typo"))
+    with pytest.raises(HardwareError, match="is that filesystem mounted here"):
+        Cache()
+    (tmp_path / "typo").mkdir()
     with pytest.raises(ConfigError, match=r"SFT_JOB_CACHE is .*typo, but nothing was pulled there.*sft-job pull"):
         Cache()
