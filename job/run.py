@@ -25,6 +25,7 @@ from job.inputs import gather, pull_everything
 from job.leaving import lasting, refuse_to_begin
 from job.report.report import Report
 from job.report.trackers import check_trackers
+from job.report.wording import spoken_seconds
 from job.rundir import RunDir
 from job.settled import read_result, read_run, refuse_another_run, settle
 from job.storage.attempts import claim, ensure_idle
@@ -139,6 +140,11 @@ def lead(
     check_trackers(config)
     over = None if take_over else ensure_idle(store, stop.requested)
     past = history(store)
+    if past and past[0].code is None and not take_over:
+        report.message(
+            f"attempt {past[0].owner.attempt} vanished after {spoken_seconds(past[0].seconds)}, without a word: it was "
+            "killed, perhaps for its memory, or its machine is gone"
+        )
     if not try_again:
         refuse_futile(store, past, config.to_dict(), __version__)
     inputs = gather(config, record, store, local, stop, report)
