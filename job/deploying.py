@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from job.argument import SETS, config_of
+from job.errors import ConfigError
 
 if TYPE_CHECKING:
     from job.config import RunConfig
@@ -105,6 +106,11 @@ def _batch(run: str | None, sets: tuple[str, ...], table: Path | None, **given: 
     config = of_task(1, sets_of(rows[0]) if rows else ())
     if table:
         refuse_bad_tasks(table, rows, of_task)
+    elif batch.array and config.run == of_task(2, ()).run:
+        raise ConfigError(
+            f"--array {batch.array}: all tasks have the run {config.run}, and all but one would leave with 77; "
+            f"write run: .../${{{TASK}}}, or give --sets FILE"
+        )
     return checked(for_run(batch, config, [run, *arguments]))
 
 

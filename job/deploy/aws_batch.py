@@ -6,7 +6,7 @@ Source: AWS Batch API reference, RegisterJobDefinition, SubmitJob, EvaluateOnExi
 from itertools import groupby
 from typing import Any
 
-from job.deploy.cloud_values import Containers, codes, words
+from job.deploy.cloud_values import Containers, codes, refuse_values, words
 from job.deploy.handed_over import NAME, HandedOver, job_name
 from job.deploy.kubernetes_values import STATE
 from job.deploy.quantities import whole_mib
@@ -28,6 +28,7 @@ def requests(
     """
     if containers.secrets and not execution_role:
         raise ConfigError("--secret needs --execution-role: the role that Batch reads the secrets with")
+    refuse_values(containers.secrets, r"arn:aws[\w-]*:(secretsmanager|ssm):.+", "arn:aws:secretsmanager:...")
     name = job_name(run, containers)
     container = _container(run, containers, job_role, execution_role)
     definition: Object = {

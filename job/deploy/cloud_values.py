@@ -1,5 +1,6 @@
 """What may be chosen for a run on a cloud's batch service, as one value; and what all of them are given alike."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -48,6 +49,15 @@ def checked(run: HandedOver, containers: Containers) -> Containers:
         )
     config = {CONFIG_VARIABLE: run.text} if run.text is not None else {}
     return replace(containers, environment={**config, **containers.environment})
+
+
+def refuse_values(secrets: Mapping[str, str], form: str, example: str) -> None:
+    """A secret's own value, typed where its place belongs, would be printed. Raises: ConfigError, not repeating it."""
+    for name, place in secrets.items():
+        if not re.fullmatch(form, place):
+            raise ConfigError(
+                f"--secret {name}: give where it lies, like {name}={example}; its value never stands here"
+            )
 
 
 def words(run: HandedOver) -> list[str]:

@@ -18,19 +18,22 @@ FORMS = {
     "a W&B key": re.compile(r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"),
 }
 NEAR = re.compile(r"(?i)wandb|wb_")  # 40 hexadecimal digits are a commit's name as well: only beside such a word
-ASSIGNED = re.compile(r"(?im)(?:^|[{,])\s*[\"']?([\w.-]*?)[\"']?\s*[:=]\s*[\"']?([^\s#\"']+)")
+ASSIGNED = re.compile(r"(?im)(?:^|[{,])\s*[\"']?([\w.-]*?)[\"']?\s*[:=]\s*(?:[|>][+-]?\s*\n\s*)?[\"']?([^\s#\"']+)")
+REFERENCE = re.compile(r"\$\{\w+\}|\$\(\w+\)")
+NO_VALUE = re.compile(r"(null|~)[,}\]]*|[\[{].*", re.I)  # a list or a mapping is looked at by its own lines
 
 
 def faults_of_text(text: str, name: str = "") -> Iterator[str]:
     """What in a text, or in the value of a variable `name`, is a credential; it is not repeated. `${NAME}` is none."""
-    if name and text and not text.startswith("$") and holds_credential(name):
+    if name and text and not REFERENCE.fullmatch(text) and holds_credential(name):
         yield "holds a credential; put it into a secret, and name that"
         return
     for what, form in FORMS.items():
         if form.search(text) and (what != "a W&B key" or NEAR.search(name) or NEAR.search(text)):
             yield f"holds {what}; put it into a secret, and name that"
     for key, value in ASSIGNED.findall(text):
-        if holds_credential(key.rsplit(".", 1)[-1]) and not value.startswith(("$", "[", "{", "|", ">", "null", "~")):
+        harmless = REFERENCE.fullmatch(value.rstrip(",}]") + "}" * value.startswith("${")) or NO_VALUE.fullmatch(value)
+        if holds_credential(key.rsplit(".", 1)[-1]) and not harmless:
             yield f"{key} holds a credential; put it into a secret, and name that"
 
 

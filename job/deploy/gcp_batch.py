@@ -5,7 +5,7 @@ Source: google/cloud/batch/v1, job.proto and task.proto.
 
 from typing import Any
 
-from job.deploy.cloud_values import Containers, codes, words
+from job.deploy.cloud_values import Containers, codes, refuse_values, words
 from job.deploy.handed_over import NAME, HandedOver
 from job.deploy.quantities import whole_gib, whole_mib
 from job.deploy.rules import Rule
@@ -33,6 +33,7 @@ def job(
     service_account: str | None,
 ) -> Object:
     """The Job, as JSON has it: 64-bit numbers are text."""
+    refuse_values(containers.secrets, "projects/[^/]+/secrets/[^/]+/versions/[^/]+", "projects/P/secrets/S/versions/1")
     group: Object = {
         "taskCount": str(containers.nodes),
         "parallelism": str(containers.nodes),

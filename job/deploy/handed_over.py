@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def handed_over(
             f"the run folder is {config.run}: containers have no such disk, and all would be lost with them; "
             "give s3://bucket/prefix"
         )
+    for uri in _inputs(config):
+        if "://" not in uri and not Path(uri).is_absolute():
+            raise ConfigError(
+                f"{uri} is a path in this folder, which containers do not have: give s3://bucket/prefix, "
+                "hf://org/name, or where it lies in the image or on a volume"
+            )
     text = None
     if argument.endswith((".yaml", ".yml")):
         text = Path(argument).read_text(encoding="utf-8-sig")
@@ -67,6 +74,15 @@ def handed_over(
         grace_seconds=GRACE_SECONDS if config.grace == "auto" else int(config.grace_seconds),
         on_cpu=config.parallel.device == "cpu",
     )
+
+
+def _inputs(config: RunConfig) -> Iterator[str]:
+    """Every place that the run reads; a chat template's is a name as well."""
+    model = config.model
+    yield from (place for place in (model.base, model.tokenizer, model.init, config.hooks) if place is not None)
+    yield from (source.uri for source in config.data.train)
+    if isinstance(config.data.eval, str):
+        yield config.data.eval
 
 
 def job_name(run: HandedOver, *more: object) -> str:

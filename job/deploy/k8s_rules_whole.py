@@ -103,6 +103,11 @@ def no_credentials(objects: Objects) -> Iterator[str]:
             yield from (f"{named(found)}: {key}: {fault}" for fault in faults_of_text(str(text)))
         if found.get("kind") == "Secret":
             yield f"{named(found)}: make it with kubectl, and name it here"
+    for where, metadata in _all_metadata(objects):
+        for kind in ("labels", "annotations"):
+            for key, text in dictionary(metadata, kind).items():
+                faults = faults_of_text(str(text), key.rpartition("/")[2])
+                yield from (f"{where}: {kind}: {key}: {fault}" for fault in faults)
     for job in jobs(objects):
         for container in containers(job):
             for variable in dictionaries(container.spec, "env"):

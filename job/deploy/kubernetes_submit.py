@@ -16,6 +16,7 @@ from job.deploy.k8s_objects import Object, dictionaries, dictionary
 from job.deploy.kubernetes_options import find
 from job.deploy.kubernetes_pod import JOB_UID, JOBSET_UID
 from job.deploy.manifest import documents
+from job.deploy.rules import ANY_OTHER, RULES, Rule
 from job.errors import ConfigError, JobError, Stopped, error_for
 
 POLL_SECONDS = 5.0
@@ -169,11 +170,17 @@ def _finish(cluster: Cluster, kind: str, name: str, job: Object) -> None:
         _say(f"{kind}/{name}: {how}")
         return
     ends = [_end(pod) for pod in _pods(cluster, kind, job)]
-    failed = sorted((end for end in ends if end and end.get("exitCode")), key=lambda end: str(end.get("finishedAt")))
+    failed = sorted((end for end in ends if end and end.get("exitCode")), key=_tells)
     if not failed:
         raise JobError(f"{kind}/{name} failed, and no pod is left to say why")
     lines = str(failed[-1].get("message") or "").strip().splitlines()
     raise error_for(int(failed[-1]["exitCode"]), (lines[-1] if lines else "failed").removeprefix(f"{NAME}: "))
+
+
+def _tells(end: Object) -> tuple[int, str]:
+    """Greatest for the end that says most: a Job that fails stops its other pods, which leave after the culprit."""
+    rule = {int(code): rule for code, rule in RULES.items()}.get(int(end["exitCode"]), ANY_OTHER)
+    return (Rule.AGAIN, ANY_OTHER, Rule.ELSEWHERE, Rule.NEVER).index(rule), str(end.get("finishedAt"))
 
 
 def _end(pod: Object) -> Object:

@@ -35,6 +35,7 @@ FORMS = {
     "mem": (r"\d+[KMGT]?", "a number of megabytes, or one with K, M, G or T; 0 is all of the node's"),
     "array": (r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?", "task numbers like 1-10, 1,3,7 or 1-100%4"),
 }
+RUNTIME = r"(venv|module|apptainer|pyxis|oci):[^~].*"
 PLAIN = (r"[^\s'\"\\#]+", "a value without spaces, quotes, backslashes and #")
 OWN = {name.replace("_", "-"): name for name in Batch.__dataclass_fields__ if name != "extra"}
 FIXED = ("ntasks", "ntasks-per-node")  # the script rests on what it says itself
@@ -51,6 +52,11 @@ def checked(batch: Batch) -> Batch:
             raise ConfigError(f"--{name.replace('_', '-')} is {value!r}: give {means}")
     for name in ("runtime", "bind", "sets"):
         _one_line(f"--{name}", getattr(batch, name) or "")
+    if batch.runtime is not None and not re.fullmatch(RUNTIME, batch.runtime):
+        raise ConfigError(
+            f"--runtime is {batch.runtime!r}: give venv:/path, module:name[,name], apptainer:image.sif, pyxis:image or "
+            "oci:/bundle; leave it out where sft-job is on PATH"
+        )
     for word in batch.arguments:
         _one_line("RUN and --set", word)
     for option in batch.extra:
@@ -89,6 +95,8 @@ def batch_of(
     """What was asked for, on top of the usual. `table` has `rows` lines, one for each task. Raises: ConfigError."""
     if gpus_per_node is not None and gres is not None:
         raise ConfigError("--gpus-per-node and --gres both say how many GPUs a node has: give one")
+    if gpus_per_node == "" or array == "" or output == "":
+        raise ConfigError("--gpus-per-node, --array or --output is empty: give a value; 0 GPUs for a run on CPUs")
     if table and array is None:
         array = f"1-{rows}"
     if table and array:

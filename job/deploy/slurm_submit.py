@@ -12,7 +12,7 @@ from job.deploy.slurm import Batch, script
 from job.errors import ConfigError, HardwareError
 
 SLURM_SECONDS = 120.0  # its commands themselves wait for a busy controller
-CONF = "SLURM_CONF"
+SITES, OTHERS = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"), re.compile("SLURM_|SBATCH_")
 AWAY = re.compile(r"unable to contact|connection refused|timed out|temporarily unable|establish a configuration", re.I)
 
 
@@ -30,8 +30,11 @@ def submit(batch: Batch) -> Submitted:
     words = "; ".join(re.sub(r"^sbatch: (error: )?", "", line) for line in said.stderr.splitlines())
     if said.returncode != 0:
         kind = HardwareError if AWAY.search(words) else ConfigError
-        raise kind(f"sbatch refused the job: {words or f'exit code {said.returncode}'}")
+        what = "no Slurm controller answers" if kind is HardwareError else "sbatch refused the job"
+        raise kind(f"{what}: {words or f'exit code {said.returncode}'}")
     number = said.stdout.strip().rpartition("\n")[2].partition(";")[0]
+    if not number.isdigit():
+        raise ConfigError(f"sbatch told no job's number: {said.stdout.strip() or 'nothing'}; see squeue --me")
     return Submitted(number, _log(batch, number))
 
 
@@ -61,12 +64,13 @@ def _log(batch: Batch, number: str) -> str:
 
 
 def _slurm(command: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Variables of a job that this is typed in would come along into the new one."""
+    """Variables of a job that this is typed in would come along into the new one; SBATCH_PARTITION and the like would
+    win over what was asked for."""
     try:
         return subprocess.run(
             command,
             input=stdin,
-            env={name: value for name, value in os.environ.items() if name == CONF or not name.startswith("SLURM_")},
+            env={name: value for name, value in os.environ.items() if name in SITES or not OTHERS.match(name)},
             capture_output=True,
             text=True,
             errors="replace",

@@ -54,7 +54,7 @@ def test_the_rank_that_met_the_limit_is_named_and_the_run_goes_on(begin: Start, 
     assert said.index("the kernel may have run out of memory") < said.rindex("step 60/60")
 
 
-def test_where_the_whole_container_was_ended_the_next_attempt_names_it_and_goes_on(begin: Start, tmp_path: Path) -> None:
+def test_where_the_whole_container_was_ended_the_next_attempt_says_so_and_goes_on(begin: Start, tmp_path: Path) -> None:
     """As Kubernetes has the kernel do it, of control groups' second version: all of its processes at once."""
     first = hungry(begin, tmp_path, "whole")
     first.wait_for("the kernel may have run out of memory")

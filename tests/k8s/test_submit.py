@@ -125,8 +125,9 @@ def test_a_log_whose_connection_broke_goes_on_from_there(desk: Desk) -> None:
 
 def test_of_several_nodes_the_first_ones_log_is_shown(desk: Desk) -> None:
     desk.answers("job", None, job(), job("Complete"))
-    desk.answers("pods", pods("Running", index="1"))
-    assert desk.submit("--nodes", "2").stdout == ""
+    follower, leader = pods("Running", index="1")["items"][0], pods("Pending", "Running", index="0")["items"][1]
+    desk.answers("pods", {"items": [follower, leader]})
+    assert desk.submit("--nodes", "2").stdout == "line of pod-1\n"
 
 
 @pytest.mark.parametrize(("code", "message"), [(78, "train.epochs: is wrong"), (71, "out of memory"), (137, "")])

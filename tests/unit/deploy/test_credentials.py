@@ -25,6 +25,10 @@ HEX = "0123456789abcdef" * 2 + "01234567"
         "train: https://h/x?X-Amz-Signature=0123456789abcdef0123456789abcdef",
         f"wandb: {HEX}",
         "password: x",
+        f"secret: $2b$12${KEY}",
+        f"password: ~{KEY}",
+        f"api_key: null{KEY}",
+        f"aws_secret_access_key: |\n  {KEY}",
     ],
 )
 def test_a_credential_is_found_and_not_repeated(text: str) -> None:
@@ -39,6 +43,9 @@ def test_a_credential_is_found_and_not_repeated(text: str) -> None:
         "trl: {eos_token: <end>, pad_token: <pad>}",
         "model: {add_tokens: [<a>], tokenizer: s3://b/t}",
         "HF_TOKEN: ${HF_TOKEN}",
+        "trl: {hub_token: null}",
+        "model: {hub_token: ${HF_TOKEN}}",
+        "token: ~",
         "endpoint: https://s3.example.com:9000",
         f"base: hf://org/name@{HEX}",
         "AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/token",

@@ -62,14 +62,28 @@ def test_a_module_or_a_virtual_environment_is_put_on_the_path(desk: Desk) -> Non
 CONTAINERS = {
     "apptainer:/images/a b.sif": [
         *("--cpus-per-task=8", "{bin}/apptainer", "exec", "--nv", "--no-home", "--pwd", "{desk}"),
-        *("--env", "PYTHONNOUSERSITE=1", "--bind", "{desk},/var,/tmp,/local/home,/scratch/cache,/data,/x:/y:ro"),
+        *(
+            "--env",
+            "PYTHONNOUSERSITE=1",
+            "--env",
+            "SFT_JOB_HOME=/local/home",
+            "--bind",
+            "{desk},/var,/tmp,/local/home,/scratch/cache,/data,/x:/y:ro",
+        ),
         *("/images/a b.sif", "sft-job", "run", "run.yaml"),
     ],
     "pyxis:registry#org/image:1": [
         *("--cpus-per-task=8", "--container-image=registry#org/image:1"),
         "--container-mounts={desk}:{desk},/var:/var,/tmp:/tmp,/local/home:/local/home,"
         "/scratch/cache:/scratch/cache,/data:/data,/x:/y:ro",
-        *("--container-workdir={desk}", "--no-container-mount-home", "sft-job", "run", "run.yaml"),
+        *(
+            "--container-workdir={desk}",
+            "--container-env=SFT_JOB_HOME",
+            "--no-container-mount-home",
+            "sft-job",
+            "run",
+            "run.yaml",
+        ),
     ],
     "oci:/bundles/one": ["--cpus-per-task=8", "--container=/bundles/one", "sft-job", "run", "run.yaml"],
 }
@@ -125,7 +139,9 @@ def test_a_stop_before_the_run_has_begun_is_a_stop(desk: Desk) -> None:
 def test_a_run_that_was_stopped_and_then_killed_was_stopped(desk: Desk) -> None:
     process = desk.start("run.yaml", SIGNALS="1", SILENT="1", KILLED="1")
     until((desk.folder / "started").exists)
-    os.kill(process.pid, signal.SIGUSR1)
+    while not (desk.folder / "heard").read_text():  # bash may miss one as it begins to wait
+        os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(0.5)
     life = desk.end(process)
     assert life.code == 75 and life.decision == "exit 75 (stopped): requeued"
 

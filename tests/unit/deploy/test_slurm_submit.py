@@ -1,6 +1,7 @@
 """Handing a script to sbatch: what is told of the job, and of a refusal."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def test_a_dry_run_submits_nothing(site: Path) -> None:
     assert submit(site, "--dry-run")[0] == 0 and not (site / "script").exists()
 
 
+def test_nothing_of_the_shell_that_it_is_typed_in_wins_over_what_was_asked_for(site: Path) -> None:
+    (site / "sbatch").write_text(SBATCH.replace("echo 'sbatch:", 'env >"$DESK/environment"; echo \'sbatch:'))
+    theirs = dict.fromkeys(("SBATCH_PARTITION", "SLURM_ARRAY_TASK_ID", "SLURM_CONF"), "theirs")
+    path = f"{site}:{os.environ['PATH']}"
+    done = sft_job("submit", "slurm", "run.yaml", cwd=site, DESK=str(site), SAYS="", PATH=path, **theirs)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\w+)=theirs$", (site / "environment").read_text(), re.MULTILINE) == ["SLURM_CONF"]
+
+
+def test_an_array_whose_tasks_are_all_the_same_run_is_refused(site: Path) -> None:
+    code, _, complaint = submit(site, "--array", "1-3")
+    assert code == 78 and "all tasks have the run" in complaint and not (site / "script").exists()
+
+
 def test_each_task_of_an_array_has_its_own_log(site: Path) -> None:
     code, told, _ = submit(site, "--array", "1-3", "--set", "run=runs/${SLURM_ARRAY_TASK_ID}", "--job-name", "chat")
     assert code == 0 and f"tail -F {site}/chat-4711_*.out" in told
@@ -73,7 +88,8 @@ def test_each_task_of_an_array_has_its_own_log(site: Path) -> None:
 def test_a_refusal_is_told_in_sbatchs_own_words(site: Path, says: str, code: int) -> None:
     found, told, complaint = submit(site, says=says)
     assert (found, told) == (code, "")
-    assert complaint == f"sft-job: sbatch refused the job: {says.removeprefix('sbatch: error: ')}\n"
+    what = "sbatch refused the job" if code == 78 else "no Slurm controller answers"
+    assert complaint == f"sft-job: {what}: {says.removeprefix('sbatch: error: ')}\n"
 
 
 def test_without_slurm_it_says_where_to_go(site: Path) -> None:
