@@ -85,6 +85,7 @@ def test_the_variants_differ_in_cuda_alone() -> None:
     assert "nvidia-nccl-cu13" in cuda
 
 
+@pytest.mark.container  # it asks the package index
 def test_the_cuda_lock_is_what_the_package_resolves_to(tmp_path: Path) -> None:
     """By metadata alone: no wheel is fetched. What is in the lock is kept where it still fits."""
     again = tmp_path / "requirements.lock"
