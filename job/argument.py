@@ -1,20 +1,33 @@
 """RUN and --set, which mean the same to every verb. Nothing heavy is imported before a verb needs it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from job.config import RunConfig
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 SETS = click.option(
     "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Set a field, like --set train.epochs=1."
 )
 
 
 VARIABLE = "env:"  # RUN as a variable's name
+
+
+def with_options(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """A verb with options that several verbs have, in this order in its help."""
+
+    def decorate(verb: Decorated) -> Decorated:
+        for option in reversed(options):
+            verb = option(verb)
+        return verb
+
+    return decorate
 
 
 def config_of(run: str, sets: tuple[str, ...]) -> "RunConfig":

@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.argument import SETS, config_of
+from job.argument import SETS, config_of, with_options
 from job.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,15 +53,9 @@ OPTIONS = (
 )
 
 
-def _slurm_options(verb: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(OPTIONS):
-        verb = option(verb)
-    return verb
-
-
 @render.command("slurm")
 @click.argument("run", required=False)
-@_slurm_options
+@with_options(*OPTIONS)
 def render_slurm(run: str | None, **given: Any) -> None:
     """Print the batch script; with RUN (a RUN.yaml or a run folder), of that run."""
     from job.deploy.slurm import script
@@ -71,7 +65,7 @@ def render_slurm(run: str | None, **given: Any) -> None:
 
 @submit.command("slurm")
 @click.argument("run")
-@_slurm_options
+@with_options(*OPTIONS)
 @click.option("--dry-run", is_flag=True, help="Print the script, as `render` does.")
 def submit_slurm(run: str, sets: tuple[str, ...], dry_run: bool, **given: Any) -> None:
     """Submit RUN (a RUN.yaml or a run folder) with sbatch, from this folder, and say how to follow it."""

@@ -1,18 +1,16 @@
 """`render aws-batch | gcp-batch | azure-ml | skypilot`: what those services are given for a run, printed."""
 
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.argument import SETS, config_of
+from job.argument import SETS, config_of, with_options
 
 if TYPE_CHECKING:
     from job.deploy.cloud_values import Containers
     from job.deploy.handed_over import HandedOver
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 OPTIONS = (
     SETS,
     click.option("--image", metavar="IMAGE", required=True, help="By tag, or by digest: NAME@sha256:..."),
@@ -34,18 +32,9 @@ SPOT = click.option("--spot", is_flag=True, help="Machines that may be taken awa
 DISK = click.option("--disk", metavar="SIZE", default="100Gi", show_default=True, help="Of a node.")
 
 
-def _options(*more: Callable[..., Any]) -> Callable[[Decorated], Decorated]:
-    def decorate(verb: Decorated) -> Decorated:
-        for option in reversed((*OPTIONS, *more)):
-            verb = option(verb)
-        return verb
-
-    return decorate
-
-
 @click.command("aws-batch")
 @click.argument("run")
-@_options(SECRET)
+@with_options(*OPTIONS, SECRET)
 @click.option("--queue", metavar="NAME", required=True, help="Its compute environment says whether it is spot.")
 @click.option("--job-role", metavar="ARN", help="What the run may do: reach the store.")
 @click.option("--execution-role", metavar="ARN", help="Reads the image and the secrets.")
@@ -58,7 +47,7 @@ def render_aws_batch(run: str, queue: str, job_role: str | None, execution_role:
 
 @click.command("gcp-batch")
 @click.argument("run")
-@_options(SECRET, SPOT, DISK)
+@with_options(*OPTIONS, SECRET, SPOT, DISK)
 @click.option("--machine-type", metavar="NAME", required=True, help="Like a3-highgpu-8g.")
 @click.option("--accelerator", metavar="NAME", help="Where the machine type has none of its own, like nvidia-tesla-t4.")
 @click.option("--service-account", metavar="EMAIL")
@@ -73,7 +62,7 @@ def render_gcp_batch(
 
 @click.command("azure-ml")
 @click.argument("run")
-@_options(SPOT)
+@with_options(*OPTIONS, SPOT)
 @click.option("--compute", metavar="NAME", help="A cluster.")
 @click.option("--instance-type", metavar="NAME", help="Of a serverless job, instead of a cluster.")
 @click.option("--credentials", metavar="ASSET", help="A file like ~/.aws/credentials in a datastore: azureml:NAME:1.")
@@ -89,7 +78,7 @@ def render_azure_ml(
 
 @click.command("skypilot")
 @click.argument("run")
-@_options(SPOT, DISK)
+@with_options(*OPTIONS, SPOT, DISK)
 @click.option(
     "--secret", "secrets", metavar="NAME", multiple=True, help="A variable; its value: sky jobs launch --secret."
 )

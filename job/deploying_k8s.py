@@ -1,16 +1,14 @@
 """`render k8s` and `submit k8s`: a run's objects, printed, or given to a cluster by kubectl."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.argument import SETS, config_of
+from job.argument import SETS, Decorated, config_of, with_options
 
 if TYPE_CHECKING:
     from job.deploy.kubernetes_values import Object
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def several(*names: str, metavar: str, help: str | None = None) -> Callable[[Decorated], Decorated]:
@@ -47,15 +45,9 @@ OPTIONS = (
 )
 
 
-def _options(verb: Decorated) -> Decorated:
-    for option in reversed(OPTIONS):
-        verb = option(verb)
-    return verb
-
-
 @click.command("k8s")
 @click.argument("run")
-@_options
+@with_options(*OPTIONS)
 def render_k8s(run: str, **given: Any) -> None:
     """Print the objects of RUN (a RUN.yaml or a run folder) for kubectl apply: checked, and without credentials."""
     from job.deploy.manifest import documents
@@ -65,7 +57,7 @@ def render_k8s(run: str, **given: Any) -> None:
 
 @click.command("k8s")
 @click.argument("run")
-@_options
+@with_options(*OPTIONS)
 @click.option("--context", metavar="NAME", help="Of kubectl's configuration.")
 @click.option("--no-follow", is_flag=True, help="Leave as soon as the objects are made.")
 @click.option("--dry-run", is_flag=True, help="Print the objects, as `render` does.")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.config import RunConfig
+from job.deploy.grace import grace_seconds
 from job.errors import ConfigError
 
-GRACE_SECONDS = 120  # of a run that names none: enough for a step, a snapshot and an upload of most
 NAME = "sft-job"  # of the container, of the program, and of a run whose name has no letter that may stand in a label
 DIGEST_LENGTH = 8
 NAME_LENGTH = 46  # of a job: room is left for -node-0-9999 and five letters more, which controllers add
@@ -71,7 +71,7 @@ def handed_over(
         argument=argument if text is not None else config.run,
         text=text,
         sets=sets,
-        grace_seconds=GRACE_SECONDS if config.grace == "auto" else int(config.grace_seconds),
+        grace_seconds=grace_seconds(config),
         on_cpu=config.parallel.device == "cpu",
     )
 

@@ -5,10 +5,10 @@ import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 
+from job.deploy.grace import GRACE_SECONDS
 from job.deploy.rules import ANY_OTHER, RULES, Rule
 from job.errors import ExitCode
 
-GRACE_SECONDS = 120  # where a run names none: enough for a step, a snapshot and an upload of most
 SLACK_SECONDS = 60  # by which Slurm's signal may miss its time: man sbatch, --signal
 WAIT_SECONDS = 660  # for the last node once the first has left: as long as a lost node is waited for, and a minute
 LINES = (

@@ -11,7 +11,8 @@ from math import ceil
 from pathlib import Path
 
 from job.config import RunConfig
-from job.deploy.slurm import GRACE_SECONDS, Batch, option_name
+from job.deploy.grace import grace_seconds
+from job.deploy.slurm import Batch, option_name
 from job.errors import ConfigError
 
 ARRAY_OUTPUT = "%x-%A_%a.out"
@@ -123,7 +124,7 @@ def for_run(batch: Batch, config: RunConfig, arguments: Sequence[str]) -> Batch:
     """The script of one run: its grace decides when Slurm signals, its patience how long the last node may stay."""
     return replace(
         batch,
-        grace_seconds=GRACE_SECONDS if config.grace == "auto" else ceil(config.grace_seconds),
+        grace_seconds=grace_seconds(config),
         wait_seconds=ceil(config.parallel.wait_seconds) + MARGIN_SECONDS,
         arguments=tuple(arguments),
     )
