@@ -1,8 +1,5 @@
 """The verbs that hand a run to a scheduler: `render` prints what `submit` would submit."""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +91,7 @@ def _batch(run: str | None, sets: tuple[str, ...], table: Path | None, **given: 
         return checked(replace(batch, arguments=tuple(arguments)))
 
     def of_task(number: int, more: tuple[str, ...]) -> "RunConfig":
-        with _as_task(number) if batch.array else contextlib.nullcontext():
-            return config_of(run, (*sets, *more))
+        return config_of(run, (*sets, *more), {TASK: str(number)} if batch.array else None)
 
     config = of_task(1, sets_of(rows[0]) if rows else ())
     if table:
@@ -106,16 +102,3 @@ def _batch(run: str | None, sets: tuple[str, ...], table: Path | None, **given: 
             f"write run: .../${{{TASK}}}, or give --sets FILE"
         )
     return checked(for_run(batch, config, [run, *arguments]))
-
-
-@contextlib.contextmanager
-def _as_task(number: int) -> Iterator[None]:
-    """The config is read as that task will read it."""
-    before = os.environ.get(TASK)
-    os.environ[TASK] = str(number)
-    try:
-        yield
-    finally:
-        del os.environ[TASK]
-        if before is not None:
-            os.environ[TASK] = before

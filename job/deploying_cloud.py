@@ -115,7 +115,7 @@ def _run(
     from job.deploy.kubernetes_options import gpus_asked, pairs
 
     variables, hidden = pairs("--env", environment), pairs("--secret", secrets)
-    handed = handed_over(config_of(run, sets), run, sets, known=(*variables, *hidden))
+    handed = handed_over(config_of(run, sets, variables), run, sets, known=(*variables, *hidden))
     gpus = gpus_asked(gpus_per_node, handed.on_cpu)
     return handed, checked(handed, Containers(gpus_per_node=gpus, environment=variables, secrets=hidden, **given))
 

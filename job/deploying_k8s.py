@@ -100,9 +100,9 @@ def _objects(
     from job.deploy.kubernetes_options import checked, gpus_asked, pairs, toleration
     from job.deploy.kubernetes_values import IMAGE, Pods
 
-    config, mounted, variables = config_of(run, sets), pairs("--claim", claims, ":"), pairs("--env", environment)
-    known = None if given["secrets"] else (*variables, "SFT_JOB_HOME", "HOME")
-    handed = handed_over(config, run, sets, (*mounted.values(),), known)
+    mounted, variables = pairs("--claim", claims, ":"), pairs("--env", environment)
+    known = None if given["secrets"] else tuple(variables)
+    handed = handed_over(config_of(run, sets, variables), run, sets, (*mounted.values(),), known)
     pods = Pods(
         image=image or IMAGE,
         gpus_per_node=gpus_asked(gpus_per_node, handed.on_cpu),

@@ -3,7 +3,8 @@
 Not before: a mistake that only the ranks find (a LoRA pattern that matches no module) is corrected in the same folder.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from job import __version__
@@ -20,15 +21,15 @@ from job.storage.records import FORK, RESULT, RUN, PreparedRecord, Result, RunRe
 from job.storage.store import NotFound, ObjectStore, open_store
 
 
-def load(run_or_yaml: str, sets: Sequence[str] = ()) -> RunConfig:
-    """The config of a RUN.yaml, or of a run folder that has begun. Raises: ConfigError."""
+def load(run_or_yaml: str, sets: Sequence[str] = (), variables: Mapping[str, str] = os.environ) -> RunConfig:
+    """The config of a RUN.yaml, or of a run folder that has begun, `${NAME}` from `variables`. Raises: ConfigError."""
     if run_or_yaml.endswith((".yaml", ".yml")):
-        return load_config(Path(run_or_yaml), sets)
+        return load_config(Path(run_or_yaml), sets, variables)
     record = read_run(open_store(run_or_yaml))
     if record is None:
         raise ConfigError(f"{run_or_yaml} is neither a .yaml file nor a run folder with a run.json")
     # The folder may have been moved, or its path been relative to another working directory.
-    return with_sets(RunConfig.from_dict(record.config).replace({"run": run_or_yaml}), sets)
+    return with_sets(RunConfig.from_dict(record.config).replace({"run": run_or_yaml}), sets, variables)
 
 
 def settle(config: RunConfig, record: RunRecord | None, machine: Topology) -> RunConfig:

@@ -14,6 +14,7 @@ from job.errors import ConfigError
 NAME = "sft-job"  # of the container, of the program, and of a run whose name has no letter that may stand in a label
 DIGEST_LENGTH = 8
 NAME_LENGTH = 46  # of a job: room is left for -node-0-9999 and five letters more, which controllers add
+SET_BY_IMAGE = ("HOME", "SFT_JOB_HOME")
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
@@ -41,8 +42,8 @@ def handed_over(
     shared: tuple[str, ...] = (),
     known: tuple[str, ...] | None = None,
 ) -> HandedOver:
-    """`shared`: the folders that are mounted there; `known`: the variables that are set there, None where a
-    secret may set any.
+    """`shared`: the folders that are mounted there; `known`: the variables that are set there besides
+    the image's own, None where a secret may set any.
 
     Raises: ConfigError for a run folder on a disk that is not there, and for a variable that is not set there.
     """
@@ -60,10 +61,13 @@ def handed_over(
     text = None
     if argument.endswith((".yaml", ".yml")):
         text = Path(argument).read_text(encoding="utf-8-sig")
-        lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-        if known is not None and (missing := sorted(set(VARIABLE.findall(lines)) - {*known})):
+    if known is not None:
+        named = {name: argument for name in _variables(text or "")} | {
+            name: f"--set {setting}" for setting in sets for name in _variables(setting)
+        }
+        if missing := sorted(set(named) - {*known, *SET_BY_IMAGE}):
             raise ConfigError(
-                f"{argument} names ${{{missing[0]}}}: that is not set in the container; give it with "
+                f"{named[missing[0]]} names ${{{missing[0]}}}: that is not set in the container; give it with "
                 f"--env {missing[0]}=VALUE"
             )
     return HandedOver(
@@ -74,6 +78,12 @@ def handed_over(
         grace_seconds=grace_seconds(config),
         on_cpu=config.parallel.device == "cpu",
     )
+
+
+def _variables(text: str) -> set[str]:
+    """Those that a config's text names, comment lines left out."""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return {name for line in lines for name in VARIABLE.findall(line)}
 
 
 def _inputs(config: RunConfig) -> Iterator[str]:

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from job import __version__
 from tests.harness import ROOT
 
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
@@ -40,6 +41,10 @@ def test_the_base_is_one_exact_public_version_and_can_be_replaced() -> None:
     assert set(bases) == {"${BASE_IMAGE}", "dependencies"}
     (default,) = re.findall(r"^ARG BASE_IMAGE=(\S+)", DOCKERFILE, re.MULTILINE)
     assert re.fullmatch(r"docker\.io/library/python:3\.11\.\d+-slim-\w+", default)
+
+
+def test_the_labels_version_is_the_packages() -> None:
+    assert re.findall(r"^ARG VERSION=(\S+)", DOCKERFILE, re.MULTILINE) == [__version__]
 
 
 def test_instructions_are_in_exec_form_and_there_is_no_health_check() -> None:

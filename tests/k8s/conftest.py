@@ -15,16 +15,17 @@ from tests.harness import ROOT
 
 Built = list[dict[str, Any]]
 LEAST = (1, 21)  # the first whose kustomize knows components
+HOW = "one is in Debian 13's kubernetes-client, others at kubernetes.io/docs/tasks/tools"
 
 
 def missing() -> str | None:
     """Why kubectl cannot be used."""
     if shutil.which("kubectl") is None:
-        return "there is no kubectl (kubernetes.io/docs/tasks/tools)"
+        return f"there is no kubectl; {HOW}"
     said = subprocess.run(["kubectl", "version", "--client"], capture_output=True, text=True, timeout=60).stdout
     found = re.search(r"v(\d+)\.(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) < LEAST:
-        return f"kubectl is too old for components: {said.splitlines()[:1]}"
+        return f"kubectl is too old for components: {said.splitlines()[:1]}; {HOW}"
     return None
 
 

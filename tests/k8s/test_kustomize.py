@@ -117,7 +117,16 @@ def test_a_suffix_reaches_every_place_where_a_name_stands(kustomize: Kustomize, 
     told = {variable["name"]: variable.get("value") for variable in container(objects)["env"]}
     assert spec["subdomain"] == service["metadata"]["name"] == told["POD_SUBDOMAIN"]
     assert spec["serviceAccountName"] == the(objects, "ServiceAccount")["metadata"]["name"]
-    assert spec["priorityClassName"] == the(objects, "PriorityClass")["metadata"]["name"]
+
+
+def test_the_priority_is_one_of_the_cluster_whatever_the_run_is_called(kustomize: Kustomize, shipped: Path) -> None:
+    spot = shipped / "components/spot"
+    (spot / "priority-class.yaml").rename(shipped / "priority-class.yaml")
+    objects = built_with(kustomize, shipped, "spot", suffix="-second")
+    assert {found["kind"] for found in objects} == {"ServiceAccount", "ConfigMap", "Job"}
+    of_cluster = yaml.safe_load((shipped / "priority-class.yaml").read_text(encoding="utf-8"))
+    check([of_cluster])
+    assert pod(objects)["priorityClassName"] == of_cluster["metadata"]["name"]
 
 
 @pytest.mark.parametrize("overlay", ["base", "overlays/jobset"])

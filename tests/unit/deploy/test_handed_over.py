@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from job.argument import config_of
 from job.config import load_config
 from job.deploy.handed_over import NAME_LENGTH, handed_over, job_name
 from job.errors import ConfigError
@@ -36,6 +37,18 @@ def test_a_run_folder_on_a_disk_is_refused_but_below_what_is_mounted(place: str,
         assert handed_over(config, run_yaml, (), shared=("/data",)).name == "a"
         with pytest.raises(ConfigError):
             handed_over(config, run_yaml, (), shared=("/dat",))
+
+
+def test_a_variable_of_the_config_is_one_that_the_container_has(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("# ${OLD}\n" + CONFIG.replace("s3://my-bucket/runs/my-run", "s3://${BUCKET}/runs/my-run"))
+    config = config_of(str(path), (), {"BUCKET": "b", "N": "2"})
+    assert config.run == "s3://b/runs/my-run"
+    with pytest.raises(ConfigError, match=r"run.yaml names \$\{BUCKET\}.* --env BUCKET=VALUE$"):
+        handed_over(config, str(path), (), known=("N",))
+    with pytest.raises(ConfigError, match=r"--set train.epochs=\$\{N\} names \$\{N\}"):
+        handed_over(config, str(path), ("train.epochs=${N}",), known=("BUCKET",))
+    assert handed_over(config, str(path), ("train.epochs=${N}",), known=("BUCKET", "N")).name == "my-run"
 
 
 def test_a_jobs_name_leaves_room_for_what_controllers_add() -> None:
