@@ -231,7 +231,6 @@ class Spec:
     resume_step: int | None  # None: a fresh start
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # so far: {"step": n, "eval_loss": x, ...}
     launch: int = 1  # of the attempt's ranks, from 1
-    fingerprint: str = ""  # of the prepared rows
     wait_seconds: float = 600.0  # for ranks on other nodes
 
     def write(self, run: RunDir) -> None:
