@@ -1,6 +1,8 @@
 """The verbs that hand a run to a scheduler: `render` prints what `submit` would submit."""
 
+import os
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ OPTIONS = (
     click.option("--nodes", metavar="N", help="Or a range: 2-4.  [default: 1]"),
     click.option("--gpus-per-node", metavar="[TYPE:]N", help="0 on CPUs.  [default: 1]"),
     click.option("--gres", metavar="LIST", help="Instead of --gpus-per-node, where the site wants that."),
-    click.option("--cpus-per-task", type=click.IntRange(min=1), help="Of a node.  [default: 8]"),
+    click.option("--cpus-per-task", type=click.IntRange(1, 65533), help="Of a node.  [default: 8]"),
     click.option("--mem", metavar="SIZE", help="Of a node."),
     click.option("--time", metavar="LIMIT", help="Of one life; the job comes back after it.  [default: 04:00:00]"),
     click.option("--partition", metavar="NAME"),
@@ -57,7 +59,7 @@ def render_slurm(run: str | None, **given: Any) -> None:
     """Print the batch script; with RUN (a RUN.yaml or a run folder), of that run."""
     from job.deploy.slurm import script
 
-    click.echo(script(_batch(run, **given)), nl=False)
+    click.echo(script(_batch(run, **given)[0]), nl=False)
 
 
 @submit.command("slurm")
@@ -70,35 +72,42 @@ def submit_slurm(run: str, sets: tuple[str, ...], dry_run: bool, **given: Any) -
     from job.deploy.slurm_submit import following
     from job.deploy.slurm_submit import submit as story
 
-    batch = _batch(run, sets, **given)
+    batch, config = _batch(run, sets, **given)
     if dry_run:
         click.echo(script(batch), nl=False)
         return
-    asked = config_of(run, sets).run if sets and batch.array is None else run  # `ask` takes no --set
+    asked = config.run if config and sets else batch.arguments[0]  # `ask` takes no --set
     for line in following(batch, story(batch), asked):
         click.echo(line)
 
 
-def _batch(run: str | None, sets: tuple[str, ...], table: Path | None, **given: Any) -> "Batch":
-    """What was asked for, checked. Raises: ConfigError; of RUN's config too."""
-    from job.deploy.slurm_options import batch_of, checked, for_run
-    from job.deploy.slurm_sets import refuse_bad_tasks, sets_of, tasks
+def _batch(
+    run: str | None, sets: tuple[str, ...], table: Path | None, **given: Any
+) -> "tuple[Batch, RunConfig | None]":
+    """What was asked for, checked, and RUN's config; of an array its first task's. Raises: ConfigError."""
+    from job.deploy.slurm_options import batch_of, checked, for_run, told_grace_seconds
+    from job.deploy.slurm_sets import configs_of, lines_of
+    from job.deploy.slurm_values import tasks
 
-    rows = tasks(table) if table else []
-    batch = batch_of(table=table, rows=len(rows), **given)
+    lines = lines_of(table) if table else []
+    batch = batch_of(table=table, rows=len(lines), **given)
     arguments = [word for setting in sets for word in ("--set", setting)]
     if run is None:
-        return checked(replace(batch, arguments=tuple(arguments)))
+        grace = told_grace_seconds(os.environ) or batch.grace_seconds
+        return checked(replace(batch, grace_seconds=grace, arguments=tuple(arguments))), None
+    run = f"./{run}" if run.startswith("-") else run  # the job's command line has it among options
 
-    def of_task(number: int, more: tuple[str, ...]) -> "RunConfig":
+    def of_task(number: int, more: tuple[str, ...] = ()) -> "RunConfig":
         return config_of(run, (*sets, *more), {TASK: str(number)} if batch.array else None)
 
-    config = of_task(1, sets_of(rows[0]) if rows else ())
+    numbers = list(dict.fromkeys(chain(*tasks(batch.array)))) if batch.array else [1]
     if table:
-        refuse_bad_tasks(table, rows, of_task)
-    elif batch.array and config.run == of_task(2, ()).run:
-        raise ConfigError(
-            f"--array {batch.array}: all tasks have the run {config.run}, and all but one would leave with 77; "
-            f"write run: .../${{{TASK}}}, or give --sets FILE"
-        )
-    return checked(for_run(batch, config, [run, *arguments]))
+        configs = configs_of(table, lines, numbers, of_task)
+    else:
+        configs = [of_task(number) for number in numbers[:2]]  # the others' differ as little
+        if len({config.run for config in configs}) < len(configs):
+            raise ConfigError(
+                f"--array {batch.array}: all tasks have the run {configs[0].run}, and all but one would leave with 77; "
+                f"write run: .../${{{TASK}}}, or give --sets FILE"
+            )
+    return checked(for_run(batch, configs, [run, *arguments], os.environ)), configs[0]

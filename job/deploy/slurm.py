@@ -7,18 +7,11 @@ from importlib.resources import files
 
 from job.deploy.grace import GRACE_SECONDS
 from job.deploy.rules import ANY_OTHER, RULES, Rule
+from job.deploy.slurm_extra import INSTEAD, OURS, option_name
 from job.errors import ExitCode
 
 SLACK_SECONDS = 60  # by which Slurm's signal may miss its time: man sbatch, --signal
 WAIT_SECONDS = 660  # for the last node once the first has left: as long as a lost node is waited for, and a minute
-LINES = (
-    *("job_name", "nodes", "cpus_per_task", "gpus_per_node", "gres", "mem", "time"),
-    *("partition", "account", "qos", "constraint", "array", "output"),
-)
-SHORT = {
-    "A": "account", "C": "constraint", "J": "job-name", "N": "nodes", "a": "array", "c": "cpus-per-task",
-    "n": "ntasks", "o": "output", "p": "partition", "q": "qos", "t": "time",
-}  # fmt: skip
 VARIABLES = {
     "SFT_JOB_RUNTIME": "where sft-job is: venv:/path, module:name[,name], apptainer:image.sif, pyxis:image,\n"
     "oci:/bundle; on PATH where it is empty",
@@ -26,6 +19,8 @@ VARIABLES = {
     "SFT_JOB_SETS": "a file; line N has options of sft-job run for task N of an array",
     "SFT_JOB_RETRIES": "how often a failure that may pass is tried again (3)",
     "SFT_JOB_SBATCH": "options of sbatch for the job that follows where requeueing is refused",
+    "SFT_JOB_LEADER": "where the first node is reached: %N stands for its name, %A for the address\n"
+    "that Slurm has of it, like %N.ib or %A; its name where it is empty",
     "SFT_JOB_GRACE": "seconds that the last checkpoint may take; --signal has a minute more",
 }
 
@@ -85,19 +80,12 @@ def script(batch: Batch) -> str:
     return re.sub("@([A-Z]+)@", lambda slot: slots[slot[1]], text)
 
 
-def option_name(option: str) -> str:
-    """Of an option of sbatch as it is written: `--reservation=x`, `--exclusive`, `-x n1`."""
-    if option.startswith("--"):
-        return re.split(r"[=\s]", option[2:], maxsplit=1)[0]
-    return SHORT.get(option[1:2], option[1:2])
-
-
 def _head(batch: Batch) -> list[str]:
-    own = {option_name(option).removeprefix("no-") for option in batch.extra}
-    given = {name: getattr(batch, name) for name in LINES}
-    if own & {"gpus", "gpus-per-task", "gpus-per-socket"}:
-        given["gpus_per_node"] = None
-    named = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    extra = {option_name(option) for option in batch.extra}
+    instead = {INSTEAD.get(name) for name in extra}
+    given = {name: getattr(batch, name.replace("-", "_")) for name in OURS if name not in instead}
+    named = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    own = {name.removeprefix("no-") for name in extra}
     always = ["--ntasks-per-node=1", f"--signal=B:USR1@{batch.lead_seconds}", "--requeue", "--open-mode=append"]
     always = [option for option in always if option_name(option) not in own]
     return [f"#SBATCH {option}" for option in [*named, *always, *batch.extra]]

@@ -1,56 +1,33 @@
-"""What a person may ask of a batch script, checked before Slurm sees it: sbatch's own answers come late or not at all.
-
-sbatch splits an #SBATCH line at spaces and takes quotes and # for its own, so no value may hold any.
-"""
+"""What a person may ask of a batch script, checked before sbatch: its own answers come late or not at all."""
 
 import re
-import shlex
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
 from job.config import RunConfig
+from job.config.values import duration_seconds
 from job.deploy.grace import grace_seconds
-from job.deploy.slurm import Batch, option_name
+from job.deploy.slurm import SLACK_SECONDS, Batch
+from job.deploy.slurm_extra import INSTEAD, OURS, option_name, refuse_extra
+from job.deploy.slurm_values import MINUTE, refuse_value, tasks, time_seconds
 from job.errors import ConfigError
 
 ARRAY_OUTPUT = "%x-%A_%a.out"
 START_SECONDS = 120  # from a job's start to the first steps, at the least
 MARGIN_SECONDS = 60  # after the longest wait for a node
-MINUTE, HOUR, DAY = 60, 3600, 86400
-ENDLESS = ("UNLIMITED", "INFINITE")
-TIMES = (  # man sbatch, --time
-    (r"(\d+)", (MINUTE,)),
-    (r"(\d+):(\d+)", (MINUTE, 1)),
-    (r"(\d+):(\d+):(\d+)", (HOUR, MINUTE, 1)),
-    (r"(\d+)-(\d+)", (DAY, HOUR)),
-    (r"(\d+)-(\d+):(\d+)", (DAY, HOUR, MINUTE)),
-    (r"(\d+)-(\d+):(\d+):(\d+)", (DAY, HOUR, MINUTE, 1)),
-)
-FORMS = {
-    "job_name": (r"[^\s'\"\\#/%]+", "a name without spaces, quotes, slashes, % and #"),
-    "nodes": (r"[1-9]\d*(-[1-9]\d*)?", "a number like 4, or a range like 2-4"),
-    "gpus_per_node": (r"([\w.-]+:)?\d+", "a number like 8, perhaps after a type: a100:8"),
-    "gres": (r"[\w.-]+(:[\w.-]+)*(,[\w.-]+(:[\w.-]+)*)*", "resources as the site names them, like gpu:a100:8"),
-    "mem": (r"\d+[KMGT]?", "a number of megabytes, or one with K, M, G or T; 0 is all of the node's"),
-    "array": (r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?", "task numbers like 1-10, 1,3,7 or 1-100%4"),
-}
+MOST_LEAD_SECONDS = 65535  # man sbatch, --signal
+GRACE = "SFT_JOB_GRACE"
 RUNTIME = r"(venv|module|apptainer|pyxis|oci):[^~].*"
-PLAIN = (r"[^\s'\"\\#]+", "a value without spaces, quotes, backslashes and #")
-OWN = {name.replace("_", "-"): name for name in Batch.__dataclass_fields__ if name != "extra"}
-FIXED = ("ntasks", "ntasks-per-node")  # the script rests on what it says itself
 
 
 def checked(batch: Batch) -> Batch:
     """The same, all values well-formed. Raises: ConfigError, naming the option and what it takes."""
-    for name in OWN.values():
-        value = getattr(batch, name)
-        if not isinstance(value, str) or name in ("time", "runtime", "bind", "sets"):
-            continue
-        form, means = FORMS.get(name, PLAIN)
-        if not re.fullmatch(form, value, re.ASCII if name in FORMS and name != "job_name" else 0):
-            raise ConfigError(f"--{name.replace('_', '-')} is {value!r}: give {means}")
+    for name in (option.replace("-", "_") for option in OURS if option != "time"):
+        if isinstance(value := getattr(batch, name), str):
+            refuse_value(name, value)
     for name in ("runtime", "bind", "sets"):
         _one_line(f"--{name}", getattr(batch, name) or "")
     if batch.runtime is not None and not re.fullmatch(RUNTIME, batch.runtime):
@@ -58,29 +35,27 @@ def checked(batch: Batch) -> Batch:
             f"--runtime is {batch.runtime!r}: give venv:/path, module:name[,name], apptainer:image.sif, pyxis:image or "
             "oci:/bundle; leave it out where sft-job is on PATH"
         )
-    for word in batch.arguments:
-        _one_line("RUN and --set", word)
+    for last, word in zip(("", *batch.arguments), batch.arguments, strict=False):
+        _one_line("--set" if last == "--set" else "RUN", word)
     for option in batch.extra:
-        _refuse_extra(option)
-    if batch.time is not None and (seconds := time_seconds(batch.time)) is not None:
-        least = batch.lead_seconds + START_SECONDS
-        if seconds < least:
-            raise ConfigError(
-                f"--time {batch.time} is over before there is a step: a start takes a minute or two, and the last "
-                f"{batch.lead_seconds} s are for the last checkpoint (grace, and a minute for Slurm); "
-                f"give at least {ceil(least / MINUTE)} minutes"
-            )
+        _one_line("--extra", option)
+        refuse_extra(option)
+    _refuse_times(batch)
     return batch
 
 
-def time_seconds(text: str) -> int | None:
-    """A time limit of sbatch in seconds; None: there is none, which may also be written 0. Raises: ConfigError."""
-    if text.upper() in ENDLESS:
-        return None
-    for form, units in TIMES:
-        if match := re.fullmatch(form, text, re.ASCII):
-            return sum(int(number) * unit for number, unit in zip(match.groups(), units, strict=True)) or None
-    raise ConfigError(f"--time is {text!r}: give minutes, hours:minutes:seconds or days-hours, like 04:00:00")
+def _refuse_times(batch: Batch) -> None:
+    if batch.lead_seconds > MOST_LEAD_SECONDS:
+        raise ConfigError(
+            f"a grace of {batch.grace_seconds} s is more than Slurm's signal can come before the end, which is "
+            f"{MOST_LEAD_SECONDS - SLACK_SECONDS} s here; make it shorter"
+        )
+    if (seconds := time_seconds(batch.time)) is not None and seconds < (least := batch.lead_seconds + START_SECONDS):
+        raise ConfigError(
+            f"--time {batch.time} is over before there is a step: a start takes a minute or two, and the last "
+            f"{batch.lead_seconds} s are for the last checkpoint (grace, and a minute for Slurm); "
+            f"give at least {ceil(least / MINUTE)} minutes"
+        )
 
 
 def batch_of(
@@ -98,6 +73,7 @@ def batch_of(
         raise ConfigError("--gpus-per-node and --gres both say how many GPUs a node has: give one")
     if gpus_per_node == "" or array == "" or output == "":
         raise ConfigError("--gpus-per-node, --array or --output is empty: give a value; 0 GPUs for a run on CPUs")
+    _refuse_both(extra, {"gpus_per_node": gpus_per_node, **given})
     if table and array is None:
         array = f"1-{rows}"
     if table and array:
@@ -114,36 +90,53 @@ def batch_of(
     )
 
 
+def _refuse_both(extra: Sequence[str], given: Mapping[str, object]) -> None:
+    for option in extra:
+        ours = INSTEAD.get(option_name(option))
+        if ours and given.get(ours.replace("-", "_")) is not None:
+            raise ConfigError(f"--extra is {option!r}, but sbatch takes it only without --{ours}: give one of them")
+
+
 def _refuse_tasks_without_line(table: Path, rows: int, array: str) -> None:
-    numbers = [int(number) for number in re.findall(r"\d+", re.sub(r"[:%]\d+", "", array))]
-    if strangers := [number for number in numbers if not 1 <= number <= rows]:
+    numbers = tasks(array)
+    if strangers := [number for part in numbers for number in (part[0], part[-1]) if not 1 <= number <= rows]:
         raise ConfigError(f"--array {array}: task {strangers[0]} has no line in {table}, which has {rows}, from task 1")
 
 
-def for_run(batch: Batch, config: RunConfig, arguments: Sequence[str]) -> Batch:
-    """The script of one run: its grace decides when Slurm signals, its patience how long the last node may stay."""
+def for_run(batch: Batch, configs: Sequence[RunConfig], arguments: Sequence[str], env: Mapping[str, str]) -> Batch:
+    """The script of one run, or of an array's: the longest grace decides when Slurm signals, the longest patience how
+    long the last node may stay. Raises: ConfigError."""
     return replace(
         batch,
-        grace_seconds=grace_seconds(config),
-        wait_seconds=ceil(config.parallel.wait_seconds) + MARGIN_SECONDS,
+        grace_seconds=max(_grace_seconds(config, env) for config in configs),
+        wait_seconds=max(ceil(config.parallel.wait_seconds) for config in configs) + MARGIN_SECONDS,
         arguments=tuple(arguments),
     )
 
 
-def _refuse_extra(option: str) -> None:
-    _one_line("--extra", option)
-    if not re.match(r"--[a-z]|-[A-Za-z]", option):
-        raise ConfigError(f"--extra is {option!r}: give an option of sbatch as it is, like --extra=--reservation=x")
+def _grace_seconds(config: RunConfig, env: Mapping[str, str]) -> int:
+    """As the job will have it: what the config says, else SFT_JOB_GRACE, which the job gets from this shell."""
+    if config.grace != "auto":
+        return grace_seconds(config)
+    seconds = told_grace_seconds(env) or grace_seconds(config)
+    if config.max_time_seconds is not None and config.max_time_seconds <= seconds:
+        raise ConfigError(
+            f"max_time: {config.max_time} is over before a stop, for which a job on Slurm has {seconds} s; make it "
+            f"longer, or set {GRACE} or the config's grace"
+        )
+    return seconds
+
+
+def told_grace_seconds(env: Mapping[str, str]) -> int | None:
+    """SFT_JOB_GRACE in whole seconds; None where it is not set. Raises: ConfigError."""
+    if not (told := env.get(GRACE, "").strip()):
+        return None
     try:
-        shlex.split(option)
+        return ceil(duration_seconds(f"{told}s" if told.isdigit() else told))
     except ValueError as error:
-        raise ConfigError(f"--extra is {option!r}: a quote is not closed") from error
-    if (name := option_name(option)) in OWN:
-        raise ConfigError(f"--extra is {option!r}: give --{name} itself")
-    if name in FIXED:
-        raise ConfigError(f"--extra is {option!r}: the script starts one supervisor on each node, and sets that itself")
+        raise ConfigError(f"{GRACE} is {told!r}: give seconds, or a duration like 120s ({error})") from error
 
 
 def _one_line(what: str, text: str) -> None:
-    if not text.isprintable():
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
         raise ConfigError(f"{what}: {text!r} has a character that no script can hold in one line")

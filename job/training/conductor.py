@@ -20,7 +20,7 @@ from job.training.hooks import Hooks
 from job.training.snapshot_writer import SnapshotWriter
 from job.training.trainer import Trainer
 
-SIGN_OF_LIFE_SECONDS = 2.0  # at most so often in an evaluation, or while samples are made
+SIGN_OF_LIFE_SECONDS = 2.0  # at most so often in an evaluation, while samples are made or a snapshot is written
 SHOWN_ROWS = 8
 
 Samples = list[dict[str, str]]  # {"prompt", "generation"}
@@ -54,7 +54,7 @@ class Conductor:
         self._interval = config.checkpoint.interval()
         self._last_snapshot = self._last_step = self._last_sign = time.monotonic()
         self._snapshot_step = self._resume_step
-        self._writer = SnapshotWriter(run, self._snapshot_written) if rank == 0 else None
+        self._writer = SnapshotWriter(run, self._snapshot_written, self._getting_on) if rank == 0 else None
         self.trainer: Trainer
 
     @property
@@ -69,10 +69,14 @@ class Conductor:
 
     def stop_requested(self) -> bool:
         """Looked at between any two pieces of work; long ones show by it that they get on."""
+        self._getting_on()
+        return self._run.stop_requested() is not None
+
+    def _getting_on(self) -> None:
+        """A snapshot on a slow disk does too: training may have to wait for it."""
         if time.monotonic() - self._last_sign >= SIGN_OF_LIFE_SECONDS:
             self._last_sign = time.monotonic()
             self._events.write("alive")
-        return self._run.stop_requested() is not None
 
     def checkpoint_due(self, step: int) -> bool:
         if self._interval is not None and self._interval.steps is not None:

@@ -23,6 +23,7 @@ from job.training.stored import Stored
 
 FORMAT = 1
 TRAINABLE, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
+BLOCK_BYTES = 256 << 20  # so much at a time is flushed to disk: a slow one is seen to get on
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ def under_all_names(tensors: Tensors, model: Any) -> Tensors:
     return {name: tensors[first[id(parameter)]] for name, parameter in every if id(parameter) in first}
 
 
-def write(snapshot: Snapshot, target: Path) -> None:
+def write(snapshot: Snapshot, target: Path, getting_on: Callable[[], object] = lambda: None) -> None:
     """Write all files into a hidden sibling of `target`, flush them to disk, rename; an older `target` is replaced.
+    `getting_on` is called after each block that lies on the disk.
 
     Raises: HardwareError when the disk is full; `target` is as it was then, and nothing is left beside it.
     """
@@ -62,9 +64,12 @@ def write(snapshot: Snapshot, target: Path) -> None:
     try:
         partial.mkdir(parents=True)
         snapshot.copied()
-        _write_file(partial / TRAINABLE, _file(snapshot.trainable))
-        _write_file(partial / OPTIMIZER, _file(snapshot.optimizer))
-        _write_file(partial / STATE, json.dumps(state).encode())
+        for name, data in (
+            (TRAINABLE, _file(snapshot.trainable)),
+            (OPTIMIZER, _file(snapshot.optimizer)),
+            (STATE, memoryview(json.dumps(state).encode())),
+        ):
+            _write_file(partial / name, data, getting_on)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     except OSError as error:
@@ -86,11 +91,14 @@ def _file(tensors: Tensors) -> memoryview:
     return packed.file.numpy().data
 
 
-def _write_file(path: Path, data: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write_file(path: Path, data: memoryview, getting_on: Callable[[], object]) -> None:
+    with path.open("wb", buffering=0) as file:
+        for at in range(0, len(data), BLOCK_BYTES):
+            block = data[at : at + BLOCK_BYTES]
+            while block:
+                block = block[file.write(block) :]
+            os.fsync(file.fileno())
+            getting_on()
 
 
 def read_tensors(path: Path) -> Tensors:

@@ -33,10 +33,16 @@ class _Waits:
 
 
 class SnapshotWriter:
-    """`written(step, seconds)` is called on the thread, after each snapshot."""
+    """`written(step, seconds)` is called on the thread, after each snapshot; `getting_on` there too, after each block."""
 
-    def __init__(self, run: RunDir, written: Callable[[int, float], None], buffers: int = BUFFERS) -> None:
-        self._run, self._written, self._most_buffers = run, written, buffers
+    def __init__(
+        self,
+        run: RunDir,
+        written: Callable[[int, float], None],
+        getting_on: Callable[[], object] = lambda: None,
+        buffers: int = BUFFERS,
+    ) -> None:
+        self._run, self._written, self._getting_on, self._most_buffers = run, written, getting_on, buffers
         self._capturer: Capturing | None = None
         self._buffers: list[HostBuffer] = []
         self._free: list[HostBuffer] = []
@@ -179,5 +185,5 @@ class SnapshotWriter:
         snapshot = waits.snapshot
         snapshot.copied()
         if waits.needed:
-            write(Snapshot(snapshot.step, snapshot.trainable, {}, []), self._run.best)
-        write(snapshot, self._run.snapshot(snapshot.step))
+            write(Snapshot(snapshot.step, snapshot.trainable, {}, []), self._run.best, self._getting_on)
+        write(snapshot, self._run.snapshot(snapshot.step), self._getting_on)

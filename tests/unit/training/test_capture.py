@@ -1,7 +1,7 @@
 """A snapshot is copied into memory that is used again and again, laid out as the files it becomes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -133,10 +133,10 @@ class Held:
         self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
         monkeypatch.setattr(module, "write", self)
 
-    def __call__(self, snapshot: Snapshot, target: Path) -> None:
+    def __call__(self, snapshot: Snapshot, target: Path, getting_on: Callable[[], object]) -> None:
         self.begun.release()
         assert self.go_on.acquire(timeout=60)
-        write(snapshot, target)
+        write(snapshot, target, getting_on)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from job.errors import DataError, ExitCode, HardwareError
 from job.rundir import RunDir
 from job.tiny import make
+from job.training import snapshot as snapshot_module
 from job.training import snapshot_writer as module
 from job.training.buffers import HostBuffer
 from job.training.capture import Capturer
@@ -230,6 +231,20 @@ def test_a_newer_best_takes_the_place_of_the_older(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
+def test_a_large_file_is_the_same_in_blocks_and_each_on_the_disk_is_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(small(1, 1000), tmp_path / "whole")
+    sizes: list[int] = []
+    monkeypatch.setattr(snapshot_module, "BLOCK_BYTES", 999)
+    partial = tmp_path / ".parts"
+    write(small(1, 1000), tmp_path / "parts", lambda: sizes.append(sum(f.stat().st_size for f in partial.iterdir())))
+    files = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    assert files == {file.name: file.read_bytes() for file in (tmp_path / "parts").iterdir()}
+    assert len(sizes) == sum(-(-len(data) // 999) for data in files.values()) > 10
+    assert sizes == sorted(set(sizes)) and sizes[-1] == sum(map(len, files.values()))
+
+
 def test_a_kill_at_any_moment_of_writing_leaves_no_folder_that_looks_whole(tmp_path: Path) -> None:
     code = (
         "import sys, torch; from pathlib import Path\n"
@@ -301,10 +316,10 @@ class Held:
         self.really = module.write
         monkeypatch.setattr(module, "write", self)
 
-    def __call__(self, snapshot: Snapshot, target: Path) -> None:
+    def __call__(self, snapshot: Snapshot, target: Path, getting_on: Callable[[], object]) -> None:
         self.begun.set()
         assert self.go_on.wait(60)
-        self.really(snapshot, target)
+        self.really(snapshot, target, getting_on)
 
 
 def taker(run: RunDir, said: Callable[[int, float], None] = lambda step, seconds: None) -> SnapshotWriter:
@@ -351,7 +366,7 @@ def test_a_write_that_fails_surfaces_in_the_training_loop(
     run = RunDir(tmp_path / "run").make()
     failed = threading.Event()
 
-    def fail(snapshot: Snapshot, target: Path) -> None:
+    def fail(snapshot: Snapshot, target: Path, getting_on: Callable[[], object]) -> None:
         failed.set()
         raise HardwareError("no space left")
 
