@@ -157,7 +157,6 @@ class Attempt:
             step,
             evaluations,
             self.launches,
-            self.inputs.fingerprint,
             config.parallel.wait_seconds,
         ).write(self.local)
         return self.committer
