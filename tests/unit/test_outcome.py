@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import NodeLost, node_rank_of, on_node
+from job.errors import ExitCode, NodeLost, node_rank_of, on_node
 from job.outcome import EXIT_FILE, TERMINATION_LOG, tell_outcome
 
 ROOT = Path(__file__).parents[2]
@@ -103,3 +103,12 @@ def test_each_node_leaves_its_own_reason_where_a_pod_is_asked_for_it(tmp_path: P
     tell_outcome(69, "no GPU\nhere", environment=follower)
     assert file.read_text() == "no GPU here\n" and file.stat().st_ino == before
     tell_outcome(69, "why", environment={TERMINATION_LOG: "/nowhere/log"})
+
+
+def test_what_cannot_be_printed_is_not_blamed_on_the_disk_of_a_run() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "job", "schema"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.returncode == ExitCode.HARDWARE
+    assert done.stderr == "sft-job: what was to be printed could not be written: no space left on device\n"
