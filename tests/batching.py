@@ -47,7 +47,10 @@ case "$*" in
 esac""",
     "scontrol": """
 case "$1" in
-    -o) [ -z "${ABOUT:-}" ] || echo "$ABOUT" ;;
+    -o)
+        told=${ABOUT:-}
+        [ "$3" != node ] || told=${NODE_TOLD:-}
+        [ -z "$told" ] || echo "$told" ;;
     show) printf '%s\\n' n1 n2 n3 ;;
     requeue)
         [ -z "${REFUSED:-}" ] || { echo "$REFUSED" >&2; exit 1; }

@@ -17,9 +17,7 @@ def load_config(path: Path, sets: Sequence[str] = (), variables: Mapping[str, st
     return _built(Source.read(path), sets, variables)
 
 
-def load_text(
-    text: str, name: str, sets: Sequence[str] = (), variables: Mapping[str, str] = os.environ
-) -> RunConfig:
+def load_text(text: str, name: str, sets: Sequence[str] = (), variables: Mapping[str, str] = os.environ) -> RunConfig:
     """The same of a text that `name` holds, as a variable does where a file cannot be had."""
     return _built(Source.parse(text, name), sets, variables)
 
@@ -30,9 +28,7 @@ def _built(source: Source, sets: Sequence[str], variables: Mapping[str, str]) ->
     return build(source.tree, source.label, source.mistakes, variables)
 
 
-def with_sets(
-    config: RunConfig, sets: Sequence[str], variables: Mapping[str, str] = os.environ
-) -> RunConfig:
+def with_sets(config: RunConfig, sets: Sequence[str], variables: Mapping[str, str] = os.environ) -> RunConfig:
     """A config that was read before, changed by `sets`. Raises ConfigError as `load_config` does.
 
     Variables are expanded as in a file; what was expanded when the config was read holds none any more.

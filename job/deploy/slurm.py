@@ -12,6 +12,7 @@ from job.errors import ExitCode
 
 SLACK_SECONDS = 60  # by which Slurm's signal may miss its time: man sbatch, --signal
 WAIT_SECONDS = 660  # for the last node once the first has left: as long as a lost node is waited for, and a minute
+EARLY_STOPS = 10  # lives that were stopped while sft-job was being loaded: so many are no accident
 VARIABLES = {
     "SFT_JOB_RUNTIME": "where sft-job is: venv:/path, module:name[,name], apptainer:image.sif, pyxis:image,\n"
     "oci:/bundle; on PATH where it is empty",
@@ -70,6 +71,7 @@ def script(batch: Batch) -> str:
         "GRACE": str(batch.grace_seconds),
         "WAIT": str(batch.wait_seconds),
         "RULES": "\n".join(_rules()),
+        "EARLY": str(EARLY_STOPS),
         "CONFIG": str(int(ExitCode.CONFIG)),
         "FENCED": str(int(ExitCode.FENCED)),
         "BUSY": str(int(ExitCode.BUSY)),
@@ -105,7 +107,7 @@ def _rules() -> list[str]:
     """The branches of the script's `case`."""
     acts = {
         Rule.DONE: 'leave "the run is finished"',
-        Rule.AGAIN: 'ours; rm -f "$count_file"; again',
+        Rule.AGAIN: "ours; stopped",
         Rule.COUNTED: "ours; counted",
         Rule.ELSEWHERE: "ours; elsewhere",
         Rule.NEVER: 'leave "not run again: $reason"',

@@ -107,8 +107,7 @@ def test_each_node_leaves_its_own_reason_where_a_pod_is_asked_for_it(tmp_path: P
 
 def test_what_cannot_be_printed_is_not_blamed_on_the_disk_of_a_run() -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "job", "schema"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
-        )
+        words = [sys.executable, "-m", "job", "schema"]
+        done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == ExitCode.HARDWARE
     assert done.stderr == "sft-job: what was to be printed could not be written: no space left on device\n"

@@ -74,6 +74,29 @@ def test_a_life_that_lasted_until_a_planned_stop_begins_the_count_anew(desk: Des
     assert "retry 1 of 3" in desk.live("run.yaml", CODE="74").decision
 
 
+@pytest.mark.parametrize("code", ["143", "138"])
+def test_a_stop_that_came_before_the_run_could_hear_it_spends_no_retry_and_gives_none_back(
+    desk: Desk, code: str
+) -> None:
+    desk.live("run.yaml", CODE="70")
+    life = desk.live("run.yaml", SILENT="1", CODE=code)
+    assert life.code == 75 and life.asked == ["scontrol requeue"]
+    assert life.decision == (
+        f"exit 75 (stopped): requeued: it was stopped (srun left with {code}) before sft-job listened"
+    )
+    assert "retry 2 of 3" in desk.live("run.yaml", CODE="70").decision
+
+
+def test_stops_that_no_run_ever_hears_do_not_go_on_for_ever(desk: Desk) -> None:
+    lives = [desk.live("run.yaml", SILENT="1", CODE="143") for _ in range(11)]
+    assert [life.asked for life in lives] == [*([["scontrol requeue"]] * 10), []]
+    assert lives[-1].code == 75 and "not run again, as 10 lives before were no better: it was" in lives[-1].decision
+    assert desk.left == []
+    desk.live("run.yaml", SILENT="1", CODE="143")
+    desk.live("run.yaml", CODE="75")
+    assert desk.left == [], "a life that went on counts anew"
+
+
 def test_what_cannot_be_counted_is_not_tried_again(desk: Desk) -> None:
     life = desk.live("run.yaml", CODE="70", SFT_JOB_COUNT_FILE="/nowhere/count")
     assert life.code == 70 and life.asked == [] and "cannot be counted" in life.decision
@@ -180,6 +203,14 @@ def test_where_requeueing_is_refused_a_job_follows_with_the_options_of_this_one(
         "retry 2 of 3"
         in desk.live("run.yaml", CODE="70", SFT_JOB_COUNT_FILE=environment["SFT_JOB_COUNT_FILE"]).decision
     )
+
+
+def test_a_job_that_follows_asks_for_all_gpus_and_their_cpus_where_this_one_did(desk: Desk) -> None:
+    del desk.job["SLURM_GPUS_PER_NODE"], desk.job["SLURM_CPUS_PER_TASK"]
+    told = {"SLURM_GPUS": "a100:4", "SLURM_CPUS_PER_GPU": "6"}
+    (call,) = desk.live("run.yaml", CODE="75", REFUSED="is disabled", **told).called("sbatch")
+    assert {"--gpus=a100:4", "--cpus-per-gpu=6"} <= set(call)
+    assert not [word for word in call if word.startswith(("--gres", "--gpus-per", "--cpus-per-task"))]
 
 
 def test_a_job_that_follows_an_arrays_task_is_that_task(desk: Desk) -> None:

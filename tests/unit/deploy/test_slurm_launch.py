@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from job.deploy.slurm_sets import lines_of
+from job.errors import ConfigError
 from tests.batching import Desk
 
 COMMON = [
@@ -158,14 +160,56 @@ def test_a_runtime_that_cannot_be_is_an_error_of_the_config(desk: Desk, runtime:
     assert life.code == 78 and life.decision.startswith(f"exit 78 (config): {told}") and not life.called("srun")
 
 
-def test_a_line_of_the_table_is_one_tasks_options(desk: Desk) -> None:
-    table = desk.folder / "a table"
-    table.write_text('--set run=a\n--set \'samples.prompts=["Who?"]\' --set run="b c" --set x=$HOME\\ `id`\n')
-    desk.job |= {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}
-    (call,) = desk.live("run.yaml", SFT_JOB_SETS="a table").called("srun")
-    assert call[call.index("run.yaml") + 1 :] == [
-        *("--set", 'samples.prompts=["Who?"]', "--set", "run=b c", "--set", "x=$HOME `id`")
-    ]
+LINES = [
+    "--set run=a",
+    """  --set 'samples.prompts=["Who?"]'\t--set run="b c" --set x=$HOME*`id`~   """,
+    """--set=run=c' d'"'e" --set 'y= #1	2' --set z=#2 --take-over""",
+    "--set run=微调\u00a0é --set x=-n --set y={a,b}",
+    "--set run=last",
+]
+WORDS = [
+    ["--set", "run=a"],
+    ["--set", 'samples.prompts=["Who?"]', "--set", "run=b c", "--set", "x=$HOME*`id`~"],
+    ["--set=run=c d'e", "--set", "y= #1\t2", "--set", "z=#2", "--take-over"],
+    ["--set", "run=微调\u00a0é", "--set", "x=-n", "--set", "y={a,b}"],
+    ["--set", "run=last"],
+]
+
+
+@pytest.mark.parametrize("task", range(1, 6))
+def test_a_line_of_the_table_is_one_tasks_options_as_they_were_checked(desk: Desk, task: int) -> None:
+    table = desk.folder / "-a table"
+    table.write_text("\n".join(LINES), encoding="utf-8")
+    checked = [value.removeprefix("--set=") for value in WORDS[task - 1] if "=" in value]
+    assert list(lines_of(table)[task - 1]) == checked
+    desk.job |= {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": str(task)}
+    (call,) = desk.live("run.yaml", SFT_JOB_SETS="-a table").called("srun")
+    assert call[call.index("run.yaml") + 1 :] == WORDS[task - 1]
+
+
+UNREAD = "table:1: take out backslashes, line ends of Windows and other control characters"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("--set run=a\r\n", UNREAD),
+        ("--set run=a\\ b\n", UNREAD),
+        ('--set "run=a\\"b"\n', UNREAD),
+        ("--set run=a\v--set run=b\n", UNREAD),
+        ("--set 'run=b", "table:1: a quote is not closed"),
+        (" \t\n", "table has no line 1; "),
+        ("", "table has no line 1; "),
+    ],
+)
+def test_what_the_check_of_a_table_refuses_the_job_does_not_run_either(desk: Desk, text: str, told: str) -> None:
+    table = desk.folder / "table"
+    table.write_text(text, newline="", encoding="utf-8")
+    with pytest.raises(ConfigError):
+        lines_of(table)
+    desk.job |= {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
+    life = desk.live("run.yaml", SFT_JOB_SETS="table")
+    assert life.code == 78 and life.decision.startswith(f"exit 78 (config): {told}") and not life.called("srun")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +218,7 @@ def test_a_line_of_the_table_is_one_tasks_options(desk: Desk) -> None:
         ("3", "exit 78 (config): table has no line 3; line N is task N's: sbatch --array=1-N"),
         ("0", "exit 78 (config): table has no line 0; line N is task N's: sbatch --array=1-N"),
         ("", "exit 78 (config): table has no line 0; line N is task N's: sbatch --array=1-N"),
-        ("2", "exit 78 (config): table: a quote is open in line 2"),
+        ("2", "exit 78 (config): table:2: a quote is not closed"),
     ],
 )
 def test_a_task_without_a_line_of_its_own_is_an_error_of_the_config(desk: Desk, task: str, told: str) -> None:
@@ -183,6 +227,37 @@ def test_a_task_without_a_line_of_its_own_is_an_error_of_the_config(desk: Desk, 
         desk.job |= {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": task}
     life = desk.live("run.yaml", SFT_JOB_SETS="table")
     assert life.code == 78 and life.decision == told and not life.called("srun")
+
+
+def test_a_table_that_is_not_there_is_told_as_that(desk: Desk) -> None:
+    decision = desk.live("run.yaml", SFT_JOB_SETS="tabel").decision
+    assert decision.startswith("exit 78 (config): SFT_JOB_SETS is tabel: there is no such file on ")
+
+
+@pytest.mark.parametrize(
+    ("given", "leader"),
+    [
+        ("%N", "n1"),
+        ("%N-ib.cluster:29500", "n1-ib.cluster:29500"),
+        ("%A", "10.0.0.1"),
+        ("[%A]:29500", "[10.0.0.1]:29500"),
+        ("first.example", "first.example"),
+    ],
+)
+def test_the_first_nodes_address_may_follow_from_its_name_or_from_what_slurm_knows(
+    desk: Desk, given: str, leader: str
+) -> None:
+    told = "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.1 NodeHostName=n1 Version=22.05.8"
+    life = desk.live("run.yaml", SFT_JOB_LEADER=given, NODE_TOLD=told, CODE="75", REFUSED="is disabled")
+    assert desk.environment()["SFT_JOB_LEADER"] == leader
+    assert desk.environment("follow-up-environment")["SFT_JOB_LEADER"] == given and life.called("sbatch")
+
+
+def test_a_node_that_slurm_tells_nothing_of_has_its_name(desk: Desk) -> None:
+    desk.live("run.yaml", SFT_JOB_LEADER="%A", CODE="75", REFUSED="is disabled")
+    assert desk.environment()["SFT_JOB_LEADER"] == "n1"
+    desk.live("run.yaml", CODE="75", REFUSED="is disabled")
+    assert not {"SFT_JOB_LEADER"} & {*desk.environment(), *desk.environment("follow-up-environment")}
 
 
 def test_a_job_without_a_config_says_how_to_give_one(desk: Desk) -> None:
