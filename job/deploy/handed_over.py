@@ -62,9 +62,8 @@ def handed_over(
     if argument.endswith((".yaml", ".yml")):
         text = Path(argument).read_text(encoding="utf-8-sig")
     if known is not None:
-        named = {name: argument for name in _variables(text or "")} | {
-            name: f"--set {setting}" for setting in sets for name in _variables(setting)
-        }
+        named = dict.fromkeys(_variables(text or ""), argument)
+        named |= {name: f"--set {setting}" for setting in sets for name in _variables(setting)}
         if missing := sorted(set(named) - {*known, *SET_BY_IMAGE}):
             raise ConfigError(
                 f"{named[missing[0]]} names ${{{missing[0]}}}: that is not set in the container; give it with "

@@ -33,7 +33,7 @@ class _Waits:
 
 
 class SnapshotWriter:
-    """`written(step, seconds)` is called on the thread, after each snapshot; `getting_on` there too, after each block."""
+    """`written(step, seconds)` is called on the thread after each snapshot, `getting_on` there after each block."""
 
     def __init__(
         self,
