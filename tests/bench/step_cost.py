@@ -150,11 +150,13 @@ def rank(folder: Path) -> None:
             return ends
 
         def _take_turns(self, last: int) -> None:
-            for step in range(last - BLOCK_STEPS + 1, last + 1):
+            steps, losses = range(last - BLOCK_STEPS + 1, last + 1), []
+            for step in steps:
                 begun = clocks()
-                loss = self._bare.step(step)
+                losses.append(self._bare.step(step))
                 self._bares.append(since(begun))
-                whole = self.trainer.agreement.sum(loss)[0]
+            # Ranks meet once a block, not between two steps: there the slower one would be waited for unmeasured.
+            for step, whole in zip(steps, self.trainer.agreement.sum(*losses), strict=True):
                 assert np.isclose(self._losses[step - 1], whole, rtol=1e-5), f"another loss at step {step}: {whole}"
 
         def _leave_record(self) -> None:
