@@ -100,11 +100,13 @@ def _batch(
     def of_task(number: int, more: tuple[str, ...] = ()) -> "RunConfig":
         return config_of(run, (*sets, *more), {TASK: str(number)} if batch.array else None)
 
-    numbers = list(dict.fromkeys(chain(*tasks(batch.array)))) if batch.array else [1]
+    numbers = chain(*tasks(batch.array)) if batch.array else iter([1])
     if table:
-        configs = configs_of(table, lines, numbers, of_task)
+        configs = configs_of(table, lines, dict.fromkeys(numbers), of_task)
     else:
-        configs = [of_task(number) for number in numbers[:2]]  # the others' differ as little
+        first = next(numbers)
+        second = next((number for number in numbers if number != first), first)
+        configs = [of_task(number) for number in dict.fromkeys((first, second))]  # the others' differ as little
         if len({config.run for config in configs}) < len(configs):
             raise ConfigError(
                 f"--array {batch.array}: all tasks have the run {configs[0].run}, and all but one would leave with 77; "

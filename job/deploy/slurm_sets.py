@@ -14,6 +14,7 @@ from job.errors import ConfigError
 
 FLAGS = ("--take-over", "--try-again")
 MARK = "\ufeff"
+SEVERAL = " mistakes in the config:"  # a line of its own, before them
 Sets = tuple[str, ...]
 
 
@@ -84,8 +85,10 @@ def configs_of(
             configs[number] = of_task(number, lines[number - 1])
         except ConfigError as error:
             before = _mistakes(of_task, number)
-            told = (line if line in before else f"{file}:{number}: {line}" for line in str(error).splitlines())
-            raise ConfigError("\n".join(told)) from error
+            place = f"{file}:{number}: "
+            told = str(error).splitlines()
+            theirs = ("" if line in before or line.endswith(SEVERAL) else place for line in told)
+            raise ConfigError("\n".join(map("".join, zip(theirs, told, strict=True)))) from error
         run = configs[number].run
         if (other := runs.setdefault(run, number)) != number:
             raise ConfigError(f"{file}:{number}: line {other} has the same run, {run}: one of them would be busy")

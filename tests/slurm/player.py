@@ -1,4 +1,4 @@
-"""A program in sft-job's place: each life of a job leaves with the next of the codes given. KILL is a signal."""
+"""A program in sft-job's place: each life of a job leaves with the next of the codes given, or of the signals."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ seen=$PWD/lives-$SLURM_JOB_NAME${SLURM_ARRAY_TASK_ID:-}
 echo "$SLURMD_NODENAME" >>"$seen"
 life=$(wc -l <"$seen")
 code=${!life}
-[ "$code" = KILL ] && kill -9 $$
+echo "led at ${SFT_JOB_LEADER:-its name}"
+case $code in KILL | TERM) kill -s "$code" $$ ;; esac
 printf '%s\n0\nthe cause of life %s\n' "$code" "$life" >"$SFT_JOB_EXIT_FILE"
 exit "$code"
 """

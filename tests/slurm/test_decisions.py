@@ -19,6 +19,7 @@ ENDS = {
     "70 0": ("COMPLETED", 0),
     "74 70": ("FAILED", 70),
     "KILL 0": ("COMPLETED", 0),
+    "TERM 70 TERM 0": ("COMPLETED", 0),  # a stop that came before anybody listened is no failure
     "3 3": ("FAILED", 3),
     "69 0": ("COMPLETED", 0),
     "70 75 70 0": ("COMPLETED", 0),  # a life that lasted until it was asked to stop counts anew
@@ -53,6 +54,16 @@ def test_each_exit_code_is_followed_by_what_the_table_of_codes_says(players: Des
     assert elsewhere[0] != elsewhere[1] and jobs["69 0"].facts()["ExcNodeList"] == elsewhere[0]
     assert re.search(r"given up after .*: the cause of life 2", jobs["74 70"].last_line())
     assert not list(players.folder.glob(".sft-job-*")), "what was written for other lives is left"
+
+
+@pytest.mark.parametrize(("given", "told"), [("%A:29500", "127.0.0.1:29500"), ("%N.ib", "{first}.ib")])
+def test_the_first_node_is_reached_where_the_name_or_what_slurm_knows_of_it_says(
+    players: Desk, given: str, told: str
+) -> None:
+    job = play(players, "75 0", "--nodes=2", SFT_JOB_LEADER=given)
+    said = job.finished()
+    first = [told.format(first=name) for name in lives(players, "75-0")]
+    assert re.findall(r"led at (\S+)", said) == first, said
 
 
 def test_where_requeueing_is_refused_a_job_that_follows_goes_on_with_the_same_options_and_count(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def test_what_is_submitted_is_what_is_rendered_and_its_job_can_be_followed(site:
         "sft-job ask run.yaml",
     ):
         assert words in told
+
+
+def test_the_config_is_read_once(site: Path) -> None:
+    (site / "run.yaml").unlink()
+    os.mkfifo(site / "run.yaml")  # nobody would write into it a second time
+    with subprocess.Popen(["bash", "-c", 'printf %s "$0" >run.yaml', RUN], cwd=site) as writer:
+        code, told, complaint = submit(site, "--set", "run=runs/two")
+        writer.kill()
+    assert code == 0 and "sft-job ask runs/two" in told, complaint
 
 
 def test_a_dry_run_submits_nothing(site: Path) -> None:
