@@ -91,6 +91,7 @@ class Source:
             else:
                 if isinstance(inner, dict) and inner.get(part) is None:
                     inner[part] = {}
+                    self._places[path[: depth + 1]] = place
                 inner = inner[part]
 
     def label(self, path: FieldPath) -> str:

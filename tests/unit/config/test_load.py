@@ -168,8 +168,16 @@ def test_the_later_set_wins(load: Load) -> None:
 
 def test_a_mistake_in_a_set_is_named_by_it(refusal: Refusal) -> None:
     lines = refusal(
-        MINIMAL, "train.lerning_rate=1", "train.epochs=-1", "nothing", "run.x=1", "lora={r: a}", "best.mode=["
+        MINIMAL,
+        "train.lerning_rate=1",
+        "train.epochs=-1",
+        "nothing",
+        "run.x=1",
+        "lora={r: a}",
+        "best.mode=[",
+        "modle.base=x",
     )
+    assert "--set modle.base: modle: unknown field; did you mean model?" in lines
     assert "--set train.lerning_rate: unknown field; did you mean learning_rate?" in lines
     assert "--set train.epochs: must be above 0, not -1" in lines
     assert "--set nothing: has no value; write --set path=value" in lines
