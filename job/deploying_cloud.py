@@ -6,20 +6,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from job.argument import SETS, config_of, with_options
+from job.errors import ConfigError
 
 if TYPE_CHECKING:
     from job.deploy.cloud_values import Containers
     from job.deploy.handed_over import HandedOver
 
-OPTIONS = (
+EVERYWHERE = (
     SETS,
     click.option("--image", metavar="IMAGE", required=True, help="By tag, or by digest: NAME@sha256:..."),
     click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True),
+    click.option("--env", "environment", metavar="NAME=VALUE", multiple=True, help="No credentials."),
+)
+MACHINE = (
     click.option("--gpus-per-node", type=click.IntRange(min=0), help="[default: 1; 0 with parallel.device: cpu]"),
     click.option("--cpus", type=click.IntRange(min=1), default=8, show_default=True, help="Of a node."),
     click.option("--memory", metavar="SIZE", default="32Gi", show_default=True, help="Of a node."),
-    click.option("--shm-size", "shared_memory", metavar="SIZE", default="8Gi", show_default=True, help="/dev/shm."),
-    click.option("--env", "environment", metavar="NAME=VALUE", multiple=True, help="No credentials."),
+)
+SHARED_MEMORY = click.option(
+    "--shm-size", "shared_memory", metavar="SIZE", default="8Gi", show_default=True, help="/dev/shm."
 )
 SECRET = click.option(
     "--secret",
@@ -34,35 +39,52 @@ DISK = click.option("--disk", metavar="SIZE", default="100Gi", show_default=True
 
 @click.command("aws-batch")
 @click.argument("run")
-@with_options(*OPTIONS, SECRET)
+@with_options(*EVERYWHERE, *MACHINE, SHARED_MEMORY, SECRET)
 @click.option("--queue", metavar="NAME", required=True, help="Its compute environment says whether it is spot.")
 @click.option("--job-role", metavar="ARN", help="What the run may do: reach the store.")
 @click.option("--execution-role", metavar="ARN", help="Reads the image and the secrets.")
-def render_aws_batch(run: str, queue: str, job_role: str | None, execution_role: str | None, **given: Any) -> None:
+def render_aws_batch(
+    run: str, queue: str, job_role: str | None, execution_role: str | None, secrets: tuple[str, ...], **given: Any
+) -> None:
     """Print the parameters of RegisterJobDefinition and SubmitJob for RUN (a RUN.yaml or a run folder)."""
     from job.deploy.aws_batch import requests
+    from job.deploy.cloud_options import variables
+    from job.deploy.cloud_values import IN_A_SECRET
 
-    _print_json(requests(*_run(run, **given), queue, job_role, execution_role))
+    _print_json(
+        requests(*_run(run, IN_A_SECRET, variables("--secret", secrets), **given), queue, job_role, execution_role)
+    )
 
 
 @click.command("gcp-batch")
 @click.argument("run")
-@with_options(*OPTIONS, SECRET, SPOT, DISK)
+@with_options(*EVERYWHERE, *MACHINE, SHARED_MEMORY, SECRET, SPOT, DISK)
 @click.option("--machine-type", metavar="NAME", required=True, help="Like a3-highgpu-8g.")
 @click.option("--accelerator", metavar="NAME", help="Where the machine type has none of its own, like nvidia-tesla-t4.")
 @click.option("--service-account", metavar="EMAIL")
 def render_gcp_batch(
-    run: str, machine_type: str, accelerator: str | None, service_account: str | None, **given: Any
+    run: str,
+    machine_type: str,
+    accelerator: str | None,
+    service_account: str | None,
+    secrets: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Print the Google Cloud Batch job of RUN (a RUN.yaml or a run folder)."""
+    from job.deploy.cloud_options import variables
+    from job.deploy.cloud_values import IN_A_SECRET
     from job.deploy.gcp_batch import job
 
-    _print_json(job(*_run(run, **given), machine_type, accelerator, service_account))
+    _print_json(
+        job(
+            *_run(run, IN_A_SECRET, variables("--secret", secrets), **given), machine_type, accelerator, service_account
+        )
+    )
 
 
 @click.command("azure-ml")
 @click.argument("run")
-@with_options(*OPTIONS, SPOT)
+@with_options(*EVERYWHERE, SHARED_MEMORY, SPOT)
 @click.option("--compute", metavar="NAME", help="A cluster.")
 @click.option("--instance-type", metavar="NAME", help="Of a serverless job, instead of a cluster.")
 @click.option("--credentials", metavar="ASSET", help="A file like ~/.aws/credentials in a datastore: azureml:NAME:1.")
@@ -70,15 +92,15 @@ def render_azure_ml(
     run: str, compute: str | None, instance_type: str | None, credentials: str | None, **given: Any
 ) -> None:
     """Print the Azure ML command job of RUN (a RUN.yaml or a run folder)."""
-    from job.deploy.azure_ml import command_job
+    from job.deploy.azure_ml import IN_A_FILE, command_job
     from job.deploy.manifest import document
 
-    click.echo(document(command_job(*_run(run, **given), compute, instance_type, credentials)), nl=False)
+    click.echo(document(command_job(*_run(run, IN_A_FILE, **given), compute, instance_type, credentials)), nl=False)
 
 
 @click.command("skypilot")
 @click.argument("run")
-@with_options(*OPTIONS, SPOT, DISK)
+@with_options(*EVERYWHERE, *MACHINE, SPOT, DISK)
 @click.option(
     "--secret", "secrets", metavar="NAME", multiple=True, help="A variable; its value: sky jobs launch --secret."
 )
@@ -88,13 +110,11 @@ def render_skypilot(
     run: str, accelerator: str | None, infra: str | None, secrets: tuple[str, ...], **given: Any
 ) -> None:
     """Print the SkyPilot task of RUN (a RUN.yaml or a run folder)."""
+    from job.deploy.cloud_options import names
     from job.deploy.manifest import document
     from job.deploy.skypilot import task
-    from job.errors import ConfigError
 
-    handed, containers = _run(run, secrets=tuple(f"{name}=sky" for name in secrets), **given)
-    if containers.gpus_per_node and accelerator is None:
-        raise ConfigError("--accelerator says which kind of GPU, like H100; or --gpus-per-node 0")
+    handed, containers = _run(run, "--secret NAME", names(secrets), **given)
     click.echo(document(task(handed, containers, accelerator, infra)), nl=False)
 
 
@@ -103,21 +123,31 @@ VERBS = (render_aws_batch, render_gcp_batch, render_azure_ml, render_skypilot)
 
 def _run(
     run: str,
+    instead: str,
+    secrets: dict[str, str] | None = None,
+    *,
     sets: tuple[str, ...],
-    gpus_per_node: int | None,
     environment: tuple[str, ...],
-    secrets: tuple[str, ...] = (),
+    gpus_per_node: int | None = None,
     **given: Any,
 ) -> "tuple[HandedOver, Containers]":
-    """Raises: ConfigError."""
+    """`instead`: how the service is given what --env is refused. Raises: ConfigError."""
+    from job.deploy.cloud_options import variables
     from job.deploy.cloud_values import Containers, checked
-    from job.deploy.handed_over import handed_over
-    from job.deploy.kubernetes_options import gpus_asked, pairs
+    from job.deploy.handed_over import SET_BY_IMAGE, handed_over, refuse_unknown
+    from job.deploy.kubernetes_options import gpus_asked
 
-    variables, hidden = pairs("--env", environment), pairs("--secret", secrets)
-    handed = handed_over(config_of(run, sets, variables), run, sets, known=(*variables, *hidden))
+    known, hidden = variables("--env", environment), secrets or {}
+    refuse_unknown(run, sets, (*known, *hidden))
+    config = config_of(run, sets, {**SET_BY_IMAGE, **known})
+    handed = handed_over(config, run, sets)
+    if gpus_per_node == 0 and config.parallel.device == "cuda":
+        raise ConfigError("--gpus-per-node is 0, and parallel.device is cuda: give it one")
+    if config.hooks is not None and "SFT_JOB_ALLOW_CODE" not in {*known, *hidden}:
+        raise ConfigError("hooks are code of your own: add --env SFT_JOB_ALLOW_CODE=1")
     gpus = gpus_asked(gpus_per_node, handed.on_cpu)
-    return handed, checked(handed, Containers(gpus_per_node=gpus, environment=variables, secrets=hidden, **given))
+    containers = Containers(gpus_per_node=gpus, environment=known, secrets=hidden, **given)
+    return handed, checked(handed, containers, instead)
 
 
 def _print_json(value: object) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from job.argument import SETS, Decorated, config_of, with_options
+from job.errors import ConfigError
 
 if TYPE_CHECKING:
     from job.deploy.kubernetes_values import Object
@@ -18,13 +19,13 @@ def several(*names: str, metavar: str, help: str | None = None) -> Callable[[Dec
 OPTIONS = (
     SETS,
     click.option("--image", metavar="IMAGE", help="By tag, or by digest: NAME@sha256:...  [default: sft-job:VERSION]"),
-    click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True),
+    click.option("--nodes", type=click.IntRange(1, 10_000), default=1, show_default=True),
     click.option("--gpus-per-node", type=click.IntRange(min=0), help="[default: 1; 0 with parallel.device: cpu]"),
     click.option("--gpu-resource", metavar="NAME", default="nvidia.com/gpu", show_default=True),
     click.option("--cpus", metavar="N", default="8", show_default=True, help="Of a node; no limit."),
     click.option("--memory", metavar="SIZE", default="32Gi", show_default=True, help="Of a node."),
     click.option("--shm-size", "shared_memory", metavar="SIZE", default="8Gi", show_default=True, help="Of it."),
-    click.option("--disk", metavar="SIZE", default="100Gi", show_default=True, help="Of the node's, for all state."),
+    click.option("--disk", metavar="SIZE", help="Of the node's, for all state.  [default: 100Gi]"),
     click.option("--cache-size", metavar="SIZE", help="A volume for all state instead, made and deleted with the pod."),
     click.option("--storage-class", metavar="NAME", help="Of that volume, like one of local NVMe disks."),
     several("--claim", "claims", metavar="NAME:PATH", help="A persistent volume claim that is there, mounted at PATH."),
@@ -73,6 +74,8 @@ def submit_k8s(run: str, context: str | None, no_follow: bool, dry_run: bool, **
     if dry_run:
         click.echo(documents(objects), nl=False)
         return
+    if context == "":
+        raise ConfigError("--context is empty: leave it out for kubectl's own")
     cluster = Cluster(context, given["namespace"])
     hand_over(cluster, objects)
     if not no_follow:
@@ -84,6 +87,7 @@ def _objects(
     sets: tuple[str, ...],
     image: str | None,
     gpus_per_node: int | None,
+    disk: str | None,
     claims: tuple[str, ...],
     environment: tuple[str, ...],
     labels: tuple[str, ...],
@@ -95,17 +99,25 @@ def _objects(
 ) -> "list[Object]":
     """Raises: ConfigError for what is asked for wrongly, and where a rule finds a fault."""
     from job.deploy import kubernetes
-    from job.deploy.handed_over import handed_over
+    from job.deploy.handed_over import SET_BY_IMAGE, handed_over, refuse_unknown
     from job.deploy.k8s_rules import refuse_faults
-    from job.deploy.kubernetes_options import checked, gpus_asked, pairs, toleration
-    from job.deploy.kubernetes_values import IMAGE, Pods
+    from job.deploy.kubernetes_options import checked, gpus_asked, image_reference, pairs, toleration
+    from job.deploy.kubernetes_values import DISK, IMAGE, Pods
 
     mounted, variables = pairs("--claim", claims, ":"), pairs("--env", environment)
-    known = None if given["secrets"] else tuple(variables)
-    handed = handed_over(config_of(run, sets, variables), run, sets, (*mounted.values(),), known)
+    refuse_unknown(run, sets, None if given["secrets"] else variables)
+    config = config_of(run, sets, {**SET_BY_IMAGE, **variables})
+    handed = handed_over(config, run, sets, (*mounted.values(),))
+    if disk is not None and given["cache_size"] is not None:
+        raise ConfigError("--cache-size is in place of --disk: give one of them")
+    if gpus_per_node == 0 and config.parallel.device == "cuda":
+        raise ConfigError("--gpus-per-node is 0, and parallel.device is cuda: give it one")
+    if config.hooks is not None and "SFT_JOB_ALLOW_CODE" not in variables and not given["secrets"]:
+        raise ConfigError("hooks are code of your own: add --env SFT_JOB_ALLOW_CODE=1")
     pods = Pods(
-        image=image or IMAGE,
+        image=IMAGE if image is None else image_reference(image),
         gpus_per_node=gpus_asked(gpus_per_node, handed.on_cpu),
+        disk=DISK if disk is None else disk,
         grace_seconds=handed.grace_seconds,
         claims=mounted,
         environment=variables,

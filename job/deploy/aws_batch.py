@@ -6,7 +6,8 @@ Source: AWS Batch API reference, RegisterJobDefinition, SubmitJob, EvaluateOnExi
 from itertools import groupby
 from typing import Any
 
-from job.deploy.cloud_values import Containers, codes, refuse_values, words
+from job.deploy.cloud_options import of_form, refuse_values
+from job.deploy.cloud_values import Containers, codes, refuse_shared_memory, refuse_taken, words
 from job.deploy.handed_over import NAME, HandedOver, job_name
 from job.deploy.kubernetes_values import STATE
 from job.deploy.quantities import whole_mib
@@ -15,6 +16,9 @@ from job.errors import ConfigError
 
 ATTEMPTS = 10  # the most that Batch takes; it counts interruptions too
 CONDITIONS = 5  # likewise
+QUEUE = r"[A-Za-z0-9][\w-]{0,127}|arn:aws[\w-]*:batch:[\w-]+:\d{12}:job-queue/[\w-]+"
+ROLE = r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+"
+SET = r"SFT_JOB_HOME|AWS_BATCH\w*"  # nothing but the state's volume can be written to; and Batch's own
 
 Object = dict[str, Any]
 
@@ -24,8 +28,13 @@ def requests(
 ) -> Object:
     """{"registerJobDefinition": ..., "submitJob": ...}: the parameters of both calls.
 
-    Raises: ConfigError where secrets are named, and no role that may read them.
+    Raises: ConfigError where a name or an ARN is none, and where secrets are named and no role that may read them.
     """
+    of_form("--queue", queue, QUEUE, "a job queue's name or ARN, like gpu")
+    for option, role in {"--job-role": job_role, "--execution-role": execution_role}.items():
+        of_form(option, role, ROLE, "a role's ARN, like arn:aws:iam::111122223333:role/sft-job")
+    refuse_shared_memory(containers)
+    refuse_taken(containers, SET)
     if containers.secrets and not execution_role:
         raise ConfigError("--secret needs --execution-role: the role that Batch reads the secrets with")
     refuse_values(containers.secrets, r"arn:aws[\w-]*:(secretsmanager|ssm):.+", "arn:aws:secretsmanager:...")

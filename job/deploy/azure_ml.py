@@ -7,12 +7,19 @@ that left with 75 goes on when it is created again. Source: Azure ML CLI (v2), c
 import shlex
 from typing import Any
 
-from job.deploy.cloud_values import Containers, words
+from job.deploy.cloud_options import of_form
+from job.deploy.cloud_values import Containers, refuse_taken, words
 from job.deploy.handed_over import NAME, HandedOver, job_name
 from job.deploy.quantities import whole_mib
 from job.errors import ConfigError
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json"
+CLUSTER, MACHINE = "[A-Za-z][A-Za-z0-9-]*", r"[A-Za-z][\w.-]*"
+ASSET = r"azureml:[A-Za-z0-9][\w.-]*[:@][\w.-]+|azureml://[\w.~%/@:-]+"
+IN_A_FILE = (
+    "Azure ML hands no secrets to a job; a store's keys go into a file like ~/.aws/credentials in a datastore: "
+    "--credentials azureml:ASSET:1"
+)
 
 Object = dict[str, Any]
 
@@ -25,12 +32,19 @@ def command_job(
 
     Raises: ConfigError.
     """
+    of_form("--compute", compute, CLUSTER, "a cluster's name, like gpu-cluster")
+    of_form("--instance-type", instance_type, MACHINE, "a size of machine, like Standard_NC40ads_H100_v5")
+    of_form(
+        "--credentials", credentials, ASSET, "an asset, like azureml:aws-credentials:1, or azureml://datastores/..."
+    )
     if (compute is None) == (instance_type is None):
         raise ConfigError("give --compute, a cluster's name, or --instance-type for a serverless job, and not both")
     if containers.spot and compute:
         raise ConfigError("--spot is of a serverless job: a cluster has its own priority, set where it is made")
     if containers.secrets:
-        raise ConfigError("Azure ML hands no secrets to a job: --credentials names a file in a datastore")
+        raise ConfigError(IN_A_FILE)
+    if credentials:
+        refuse_taken(containers, "AWS_SHARED_CREDENTIALS_FILE")
     resources: Object = {"instance_count": containers.nodes, "shm_size": f"{whole_mib(containers.shared_memory)}m"}
     if instance_type:
         resources["instance_type"] = instance_type

@@ -4,14 +4,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from job.deploy.cloud_options import of_form, refuse_far_off, refuse_size
 from job.deploy.credentials import faults_of_text
 from job.deploy.handed_over import HandedOver
-from job.deploy.quantities import quantity
+from job.deploy.kubernetes_options import image_reference
+from job.deploy.quantities import GIB, quantity
 from job.deploy.rules import RULES, Rule
 from job.errors import ConfigError
 
 CONFIG_VARIABLE = "SFT_JOB_CONFIG"  # holds the text of RUN.yaml: these services hand over no files
 CONFIG_BYTES = 16 << 10  # AWS Batch takes 24 KiB for all of a job's container
+TAKEN = f"{CONFIG_VARIABLE}|SFT_JOB_(NODES|NODE_RANK|LEADER)"  # which nodes there are, each service says
+IN_A_SECRET = "--secret NAME=WHERE"
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,28 @@ class Containers:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
-def checked(run: HandedOver, containers: Containers) -> Containers:
-    """The same, with the variable that holds the config. Raises: ConfigError."""
-    for field_name, option in {"memory": "--memory", "shared_memory": "--shm-size", "disk": "--disk"}.items():
-        size = quantity(getattr(containers, field_name))
-        if size is None or size <= 0:
-            raise ConfigError(f"{option} is {getattr(containers, field_name)!r}: give a size like 32Gi")
+def checked(run: HandedOver, containers: Containers, instead: str = IN_A_SECRET) -> Containers:
+    """The same, with the variable that holds the config. `instead`: how this service is given a credential.
+
+    Raises: ConfigError, not repeating what may be a credential.
+    """
+    of_form("--image", containers.image, r"\S+", "an image's name, by tag or by digest")
+    image_reference(containers.image)
+    refuse_far_off("--nodes", containers.nodes)
+    refuse_far_off("--gpus-per-node", containers.gpus_per_node)
+    refuse_far_off("--cpus", containers.cpus)
+    refuse_size("--memory", containers.memory, GIB, "32Gi")
+    refuse_size("--shm-size", containers.shared_memory, GIB // 64, "8Gi")
+    refuse_size("--disk", containers.disk, 20 * GIB, "100Gi")  # the system and the image, unpacked
     for name, value in containers.environment.items():
         if fault := next(faults_of_text(value, name), None):
-            raise ConfigError(f"--env {name} {fault}: --secret {name}=WHERE")
+            raise ConfigError(f"--env {name} {_what(fault)}: {instead.replace('NAME', name)}")
+    refuse_taken(containers, TAKEN)
+    if both := sorted(containers.environment.keys() & containers.secrets.keys()):
+        raise ConfigError(f"--env and --secret both name {both[0]}: give it once")
     for text in (run.text or "", *run.sets):
         if fault := next(faults_of_text(text), None):
-            raise ConfigError(f"{run.argument}: {fault}: --secret NAME=WHERE")
+            raise ConfigError(f"{run.argument}: {_what(fault)}: {instead}")
     if len((run.text or "").encode()) > CONFIG_BYTES:
         raise ConfigError(
             f"{run.argument} has more than {CONFIG_BYTES >> 10} KiB, which such a service does not hand over: shorten "
@@ -51,13 +65,21 @@ def checked(run: HandedOver, containers: Containers) -> Containers:
     return replace(containers, environment={**config, **containers.environment})
 
 
-def refuse_values(secrets: Mapping[str, str], form: str, example: str) -> None:
-    """A secret's own value, typed where its place belongs, would be printed. Raises: ConfigError, not repeating it."""
-    for name, place in secrets.items():
-        if not re.fullmatch(form, place):
-            raise ConfigError(
-                f"--secret {name}: give where it lies, like {name}={example}; its value never stands here"
-            )
+def refuse_taken(containers: Containers, form: str) -> None:
+    """Variables that what is rendered, or the service, sets. Raises: ConfigError."""
+    for option, given in {"--env": containers.environment, "--secret": containers.secrets}.items():
+        for name in given:
+            if re.fullmatch(form, name):
+                raise ConfigError(f"{option} {name}: that variable is set for the container already; leave it out")
+
+
+def refuse_shared_memory(containers: Containers) -> None:
+    """Where /dev/shm counts against a container's memory. Raises: ConfigError."""
+    shared, memory = quantity(containers.shared_memory), quantity(containers.memory)
+    if shared and memory and shared >= memory:
+        raise ConfigError(
+            f"--shm-size {containers.shared_memory} counts against --memory {containers.memory}: give less of it"
+        )
 
 
 def words(run: HandedOver) -> list[str]:
@@ -68,3 +90,8 @@ def words(run: HandedOver) -> list[str]:
 def codes(*rules: Rule) -> list[int]:
     """The exit codes that these rules are for, in rising order."""
     return sorted(int(code) for code, rule in RULES.items() if rule in rules)
+
+
+def _what(fault: str) -> str:
+    """Without the advice, which is another for each service."""
+    return fault.partition(";")[0]

@@ -5,14 +5,18 @@ Source: google/cloud/batch/v1, job.proto and task.proto.
 
 from typing import Any
 
-from job.deploy.cloud_values import Containers, codes, refuse_values, words
+from job.deploy.cloud_options import of_form, refuse_values
+from job.deploy.cloud_values import Containers, codes, refuse_shared_memory, refuse_taken, words
 from job.deploy.handed_over import NAME, HandedOver
 from job.deploy.quantities import whole_gib, whole_mib
 from job.deploy.rules import Rule
+from job.errors import ConfigError
 
 RETRIES = 10  # the most that Batch takes; it counts interruptions too
 HOSTS = "/etc/cloudbatch-taskgroup-hosts"  # BATCH_HOSTS_FILE
 DRIVER = "/usr/local/nvidia"
+KIND = "[a-z][a-z0-9-]*"
+E_MAIL = r"[\w.+-]+@[\w-]+(\.[\w-]+)+"
 
 # A node's number is that of its host's line: tasks and hosts are not listed in one order.
 NUMBERED = """\
@@ -32,7 +36,16 @@ def job(
     accelerator: str | None,
     service_account: str | None,
 ) -> Object:
-    """The Job, as JSON has it: 64-bit numbers are text."""
+    """The Job, as JSON has it: 64-bit numbers are text. Raises: ConfigError."""
+    of_form("--machine-type", machine_type, KIND, "a machine type, like a3-highgpu-8g")
+    of_form("--accelerator", accelerator, KIND, "a kind of GPU, like nvidia-tesla-t4")
+    of_form("--service-account", service_account, E_MAIL, "an e-mail, like NAME@PROJECT.iam.gserviceaccount.com")
+    if accelerator and not containers.gpus_per_node:
+        raise ConfigError(
+            "--accelerator is a kind of GPU, and this run has none: --gpus-per-node 1 or more, or neither"
+        )
+    refuse_shared_memory(containers)
+    refuse_taken(containers, "BATCH_(HOSTS_FILE|TASK_COUNT)" + "|LD_LIBRARY_PATH" * (containers.gpus_per_node > 0))
     refuse_values(containers.secrets, "projects/[^/]+/secrets/[^/]+/versions/[^/]+", "projects/P/secrets/S/versions/1")
     group: Object = {
         "taskCount": str(containers.nodes),

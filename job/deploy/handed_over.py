@@ -3,18 +3,19 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from job.config import RunConfig
+from job.deploy.credentials import holds_credential
 from job.deploy.grace import grace_seconds
 from job.errors import ConfigError
 
 NAME = "sft-job"  # of the container, of the program, and of a run whose name has no letter that may stand in a label
 DIGEST_LENGTH = 8
 NAME_LENGTH = 46  # of a job: room is left for -node-0-9999 and five letters more, which controllers add
-SET_BY_IMAGE = ("HOME", "SFT_JOB_HOME")
+SET_BY_IMAGE = {"HOME": "/var/lib/sft-job", "SFT_JOB_HOME": "/var/lib/sft-job"}
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
@@ -35,18 +36,28 @@ class HandedOver:
         return ["run", place, *(word for setting in self.sets for word in ("--set", setting))]
 
 
+def refuse_unknown(argument: str, sets: tuple[str, ...], known: Iterable[str] | None) -> None:
+    """`known`: the variables that are set there besides the image's own, None where a secret may set any.
+
+    Raises: ConfigError for a variable of the config that is not set there, whether or not it is set here.
+    """
+    if known is None:
+        return
+    text = _text(argument) or ""
+    named = dict.fromkeys(_variables(text), argument)
+    named |= {name: f"--set {setting}" for setting in sets for name in _variables(setting)}
+    if missing := sorted({*named} - {*known, *SET_BY_IMAGE}):
+        how = "name a secret that has it" if holds_credential(missing[0]) else f"give it with --env {missing[0]}=VALUE"
+        raise ConfigError(f"{named[missing[0]]} names ${{{missing[0]}}}: that is not set in the container; {how}")
+
+
 def handed_over(
     config: RunConfig,
     argument: str,
     sets: tuple[str, ...],
     shared: tuple[str, ...] = (),
-    known: tuple[str, ...] | None = None,
 ) -> HandedOver:
-    """`shared`: the folders that are mounted there; `known`: the variables that are set there besides
-    the image's own, None where a secret may set any.
-
-    Raises: ConfigError for a run folder on a disk that is not there, and for a variable that is not set there.
-    """
+    """`shared`: the folders that are mounted there. Raises: ConfigError for a place on a disk that is not there."""
     if "://" not in config.run and not any(Path(config.run).is_relative_to(folder) for folder in shared):
         raise ConfigError(
             f"the run folder is {config.run}: containers have no such disk, and all would be lost with them; "
@@ -58,17 +69,7 @@ def handed_over(
                 f"{uri} is a path in this folder, which containers do not have: give s3://bucket/prefix, "
                 "hf://org/name, or where it lies in the image or on a volume"
             )
-    text = None
-    if argument.endswith((".yaml", ".yml")):
-        text = Path(argument).read_text(encoding="utf-8-sig")
-    if known is not None:
-        named = dict.fromkeys(_variables(text or ""), argument)
-        named |= {name: f"--set {setting}" for setting in sets for name in _variables(setting)}
-        if missing := sorted(set(named) - {*known, *SET_BY_IMAGE}):
-            raise ConfigError(
-                f"{named[missing[0]]} names ${{{missing[0]}}}: that is not set in the container; give it with "
-                f"--env {missing[0]}=VALUE"
-            )
+    text = _text(argument)
     return HandedOver(
         name=config.run.rstrip("/").rsplit("/", 1)[-1],
         argument=argument if text is not None else config.run,
@@ -77,6 +78,16 @@ def handed_over(
         grace_seconds=grace_seconds(config),
         on_cpu=config.parallel.device == "cpu",
     )
+
+
+def _text(argument: str) -> str | None:
+    """Of a RUN.yaml, word for word; None where RUN is a run folder, or the file cannot be read as text."""
+    if not argument.endswith((".yaml", ".yml")):
+        return None
+    try:
+        return Path(argument).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return None  # reading it as a config says what is wrong with it
 
 
 def _variables(text: str) -> set[str]:
@@ -99,9 +110,10 @@ def job_name(run: HandedOver, *more: object) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", run.name.lower(), flags=re.ASCII).strip("-")
     if not words or not words[0].isalpha():
         words = f"{NAME}-{words}".strip("-")
-    return f"{words[: NAME_LENGTH - 1 - DIGEST_LENGTH].rstrip('-')}-{_digest(run.text, run.argument, run.sets, *more)}"
+    digest = _digest(run.text or run.argument, run.sets, *more)  # however the path of RUN.yaml was written
+    return f"{words[: NAME_LENGTH - 1 - DIGEST_LENGTH].rstrip('-')}-{digest}"
 
 
 def _digest(*parts: object) -> str:
-    text = json.dumps(parts, sort_keys=True, default=repr)
+    text = json.dumps(parts, sort_keys=True, default=vars)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]

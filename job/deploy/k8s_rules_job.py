@@ -5,10 +5,10 @@ Source: kubernetes, pkg/apis/batch/validation/validation.go, and the same faults
 
 from collections.abc import Callable, Iterator
 
+from job.deploy.k8s_names import GENERATED_LABELS, LABEL_LENGTH
 from job.deploy.k8s_objects import Objects, containers, dictionaries, dictionary, jobs
 
 Rule = Callable[[Objects], Iterator[str]]
-LABEL_LENGTH = 63
 ENUMS = {
     "completionMode": ("NonIndexed", "Indexed"),
     "podReplacementPolicy": ("TerminatingOrFailed", "Failed"),
@@ -30,6 +30,12 @@ def no_selector(objects: Objects) -> Iterator[str]:
     for job in jobs(objects):
         if "selector" in job.spec or job.spec.get("manualSelector"):
             yield f"{job.where}: selector: the server makes it"
+
+
+def generated_labels_are_left_alone(objects: Objects) -> Iterator[str]:
+    for job in jobs(objects):
+        for label in sorted({*dictionary(job.spec, "template", "metadata", "labels")}.intersection(GENERATED_LABELS)):
+            yield f"{job.where} pods: label {label}: the job's controller sets it"
 
 
 def failure_rules_are_well_formed(objects: Objects) -> Iterator[str]:
@@ -131,6 +137,7 @@ def host_names_fit(objects: Objects) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     never_restarts_in_place,
     no_selector,
+    generated_labels_are_left_alone,
     failure_rules_are_well_formed,
     interruptions_come_first,
     replaces_only_what_failed,

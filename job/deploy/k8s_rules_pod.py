@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from job.deploy.k8s_names import LABEL_KEY, LABEL_VALUE
 from job.deploy.k8s_objects import FoundJob, Objects, containers, dictionaries, dictionary, jobs
 from job.deploy.k8s_rules_job import Rule
 from job.deploy.quantities import quantity
@@ -145,12 +146,22 @@ def _message_faults(job: FoundJob) -> Iterator[str]:
             yield f"{container.where}: terminationMessagePolicy: one of {', '.join(MESSAGES)}"
 
 
+def labels_of_nodes_are_well_formed(objects: Objects) -> Iterator[str]:
+    for job in jobs(objects):
+        for key, value in dictionary(job.pod, "nodeSelector").items():
+            if not LABEL_KEY.fullmatch(str(key)) or not (isinstance(value, str) and LABEL_VALUE.fullmatch(value)):
+                yield f"{job.where}: nodeSelector {key}={value!r}: a label has at most 63 letters, digits, - _ and ."
+
+
 def tolerations_are_well_formed(objects: Objects) -> Iterator[str]:
     for job in jobs(objects):
         for toleration in dictionaries(job.pod, "tolerations"):
             effect, operator = toleration.get("effect", EFFECTS[0]), toleration.get("operator", "Equal")
             if effect not in EFFECTS or operator not in TOLERATES:
                 yield f"{job.where}: toleration {toleration.get('key')}: {operator}, {effect}"
+            key, value = toleration.get("key"), toleration.get("value", "")
+            if (key is not None and not LABEL_KEY.fullmatch(str(key))) or not LABEL_VALUE.fullmatch(str(value)):
+                yield f"{job.where}: toleration {key}={value}: a taint has at most 63 letters, digits, - _ and ."
             if (operator == "Exists" and toleration.get("value")) or (operator == "Equal" and "key" not in toleration):
                 yield f"{job.where}: toleration {toleration.get('key')}: Exists takes no value, Equal takes a key"
 
@@ -166,5 +177,6 @@ RULES: tuple[Rule, ...] = (
     containers_are_named,
     user_is_not_root,
     grace_is_no_less_than_nothing,
+    labels_of_nodes_are_well_formed,
     tolerations_are_well_formed,
 )

@@ -1,12 +1,12 @@
 """What holds between objects, and of their names: each rule a function from parsed objects to faults."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
 from job.deploy.credentials import faults_of_text
+from job.deploy.k8s_names import LABEL_KEY, LABEL_LENGTH, LABEL_VALUE, NAME_LENGTH, is_name
 from job.deploy.k8s_objects import Object, Objects, containers, dictionaries, dictionary, jobs, named
-from job.deploy.k8s_rules_job import LABEL_LENGTH, Rule
+from job.deploy.k8s_rules_job import Rule
 
 KINDS = {
     "Job": "batch/v1",
@@ -16,10 +16,6 @@ KINDS = {
     "ServiceAccount": "v1",
     "PriorityClass": "scheduling.k8s.io/v1",
 }
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.ASCII)
-LABEL_WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-LABEL_VALUE = re.compile(f"({LABEL_WORD})?", re.ASCII)
-LABEL_KEY = re.compile(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{LABEL_WORD}", re.ASCII)
 CONFIG_MAP_BYTES = 1 << 20
 ANNOTATION_BYTES = 1 << 18
 
@@ -36,9 +32,9 @@ def kinds_are_known(objects: Objects) -> Iterator[str]:
 def names_are_dns_names(objects: Objects) -> Iterator[str]:
     for found in objects:
         name = dictionary(found, "metadata").get("name")
-        longest = 253 if found.get("kind") in ("ConfigMap", "ServiceAccount", "PriorityClass") else LABEL_LENGTH
-        label = longest == LABEL_LENGTH  # of the Service's name a DNS label is made, of a job's its pods' label
-        if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > longest or (label and "." in name):
+        # Of the Service's name a DNS label is made, of a job's its pods' label.
+        longest = NAME_LENGTH if found.get("kind") in ("ConfigMap", "ServiceAccount", "PriorityClass") else LABEL_LENGTH
+        if not isinstance(name, str) or not is_name(name, longest):
             yield f"{named(found)}: the name has at most {longest} small letters, digits and hyphens"
         elif found.get("kind") == "Service" and not name[0].isalpha():
             yield f"{named(found)}: a Service's name begins with a letter"
@@ -115,14 +111,21 @@ def no_credentials(objects: Objects) -> Iterator[str]:
                 yield from (f"{container.where}: env {name}: {fault}" for fault in faults_of_text(value, name))
             for word in container.spec.get("args") or ():
                 yield from (f"{container.where}: args: {fault}" for fault in faults_of_text(str(word)))
+            yield from (
+                f"{container.where}: image: {fault}" for fault in faults_of_text(str(container.spec.get("image", "")))
+            )
+        placed = [*dictionary(job.pod, "nodeSelector").values()]
+        placed += [toleration.get("value", "") for toleration in dictionaries(job.pod, "tolerations")]
+        for text in placed:
+            yield from (f"{job.where}: nodeSelector or tolerations: {fault}" for fault in faults_of_text(str(text)))
 
 
 RULES: tuple[Rule, ...] = (
+    no_credentials,  # first: what others say may repeat a value
     kinds_are_known,
     names_are_dns_names,
     labels_are_well_formed,
     parts_are_there,
     services_give_host_names,
     config_maps_fit,
-    no_credentials,
 )

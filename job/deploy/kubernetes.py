@@ -4,12 +4,12 @@ All of a run's objects bear its job's name. Source: kubernetes.io/docs/concepts/
 """
 
 from job.deploy.handed_over import NAME, HandedOver, job_name
+from job.deploy.kubernetes_options import QUEUE_LABEL
 from job.deploy.kubernetes_pod import JOB_NAME, pod_template
 from job.deploy.kubernetes_policy import jobset_failure_policy, pod_failure_policy
 from job.deploy.kubernetes_values import LEADER_PORT, Object, Pods
 
 TTL_SECONDS = 7 * 24 * 3600  # how long a job that is over can be looked at
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 JOBSET_API = "jobset.x-k8s.io/v1alpha2"
 REPLICATED = "node"  # the one kind of job in a JobSet
 

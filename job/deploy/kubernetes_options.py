@@ -1,18 +1,30 @@
 """From options of the command line to pods: every mistake names its option and what it takes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from job.deploy.credentials import faults_of_text
+from job.deploy.k8s_names import EXTENDED_RESOURCE, IMAGE, LABEL_LENGTH, NAME_LENGTH, is_name
 from job.deploy.kubernetes_values import CONFIG, SHARED_MEMORY, STATE, Object, Pods
 from job.deploy.quantities import GIB, quantity
 from job.errors import ConfigError
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-TAKEN = (STATE, CONFIG, SHARED_MEMORY, "/tmp")
+TAKEN = (STATE, CONFIG, SHARED_MEMORY, "/tmp", "/opt/sft-job", "/usr/local/bin")
+OF_THE_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
+INSTEAD = {"SFT_JOB_NODES": "--nodes", "SFT_JOB_GRACE": "grace in the config", "SFT_JOB_HOME": "--cache-size or --disk"}
+SET_HERE = {
+    *INSTEAD,
+    "HOME",
+    "SFT_JOB_LEADER",
+    "SFT_JOB_NODE_RANK",
+    "SFT_JOB_TERMINATION_LOG",
+    "SFT_JOB_KUBERNETES_JOB",
+}
+SET_HERE |= {"SFT_JOB_EXIT_FILE", "JOB_COMPLETION_INDEX", "POD_JOB", "POD_SUBDOMAIN"}
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SIZES = {"memory": "--memory", "shared_memory": "--shm-size", "disk": "--disk", "cache_size": "--cache-size"}
 
 
@@ -32,10 +44,20 @@ def checked(pods: Pods) -> Pods:
         raise ConfigError(
             "--service-account names one that is there: annotate that one, or leave it out and the run gets its own"
         )
-    for option, name in _names(pods):
-        if not NAME.fullmatch(name):
-            raise ConfigError(f"{option} is {name!r}: give a name of small letters, digits, - and .")
+    for option, names, longest in _names(pods):
+        for name in names:
+            if not is_name(name, longest):
+                dot = " and ." if longest > LABEL_LENGTH else ""
+                raise ConfigError(f"{option}: give a name of at most {longest} small letters, digits, -{dot}")
+        if len({*names}) != len(names):
+            raise ConfigError(f"{option} names the same one twice")
+    if not EXTENDED_RESOURCE.fullmatch(pods.gpu_resource):
+        raise ConfigError(f"--gpu-resource is {pods.gpu_resource!r}: give a device plugin's name, like nvidia.com/gpu")
+    if QUEUE_LABEL in pods.labels:
+        raise ConfigError(f"--label {QUEUE_LABEL}: give --queue, which also makes the job suspended")
     for name, value in pods.environment.items():
+        if name in SET_HERE:
+            raise ConfigError(f"--env {name}: the manifest sets it; {INSTEAD.get(name, 'leave it out')}")
         if not VARIABLE.fullmatch(name):
             raise ConfigError(f"--env {name!r} is no variable's name; write --env NAME=VALUE")
         if fault := next(faults_of_text(value, name), None):
@@ -43,9 +65,27 @@ def checked(pods: Pods) -> Pods:
                 f"--env {name} {fault}: kubectl create secret generic S --from-literal={name}=..., then --secret S"
             )
     for path in pods.claims.values():
-        if not path.startswith("/") or str(PurePosixPath(path)) != path or path in TAKEN:
+        if not _is_free(path):
             raise ConfigError(f"--claim ...:{path}: give a path of its own, like --claim NAME:/mnt/data")
     return pods
+
+
+def image_reference(text: str) -> str:
+    """The same. Raises: ConfigError, which does not repeat it: there may be a password in it."""
+    if not IMAGE.fullmatch(text):
+        raise ConfigError(
+            "--image: write registry.example.com/name:tag, or @sha256: and its 64 digits in place of the tag"
+        )
+    return text
+
+
+def _is_free(path: str) -> bool:
+    """Nothing of the image's or the pod's lies there, above it or, of what is not to be written to, below it."""
+    place = PurePosixPath(path)
+    if not place.is_absolute() or str(place) != path or ".." in place.parts or ":" in path:
+        return False
+    above = any(PurePosixPath(taken).is_relative_to(place) for taken in TAKEN)
+    return not above and place.parts[1] not in OF_THE_SYSTEM and not place.is_relative_to("/opt/sft-job")
 
 
 def _at_least(text: str, least: int | str) -> bool:
@@ -53,19 +93,19 @@ def _at_least(text: str, least: int | str) -> bool:
     return value is not None and value >= type(value)(least)
 
 
-def _names(pods: Pods) -> list[tuple[str, str]]:
-    """Of objects that are there, or are referred to by a label."""
-    given = {
-        "--namespace": (pods.namespace,),
-        "--queue": (pods.queue,),
-        "--priority-class": (pods.priority_class,),
-        "--storage-class": (pods.storage_class,),
-        "--service-account": (pods.service_account,),
-        "--pull-secret": pods.pull_secrets,
-        "--secret": pods.secrets,
-        "--claim": tuple(pods.claims),
+def _names(pods: Pods) -> Iterator[tuple[str, tuple[str, ...], int]]:
+    """(option, names, how long they may be) of objects that are there, or are referred to by a label."""
+    one = {
+        "--namespace": (pods.namespace, LABEL_LENGTH),
+        "--queue": (pods.queue, LABEL_LENGTH),
+        "--priority-class": (pods.priority_class, NAME_LENGTH),
+        "--storage-class": (pods.storage_class, NAME_LENGTH),
+        "--service-account": (pods.service_account, NAME_LENGTH),
     }
-    return [(option, name) for option, names in given.items() for name in names if name is not None]
+    yield from ((option, (name,), longest) for option, (name, longest) in one.items() if name is not None)
+    yield "--pull-secret", pods.pull_secrets, NAME_LENGTH
+    yield "--secret", pods.secrets, NAME_LENGTH
+    yield "--claim", tuple(pods.claims), NAME_LENGTH
 
 
 def pairs(option: str, given: Sequence[str], separator: str = "=") -> dict[str, str]:
@@ -77,8 +117,18 @@ def pairs(option: str, given: Sequence[str], separator: str = "=") -> dict[str, 
             raise ConfigError(f"{option} is {text!r}: write {option} NAME{separator}VALUE")
         if name in found:
             raise ConfigError(f"{option} {name} is given twice")
+        if not text.isprintable() and not _is_text(text):
+            raise ConfigError(f"{option} {name} has bytes that are no UTF-8")
         found[name] = value
     return found
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def toleration(text: str) -> tuple[tuple[str, str], ...]:
@@ -97,7 +147,9 @@ def toleration(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def gpus_asked(asked: int | None, on_cpu: bool) -> int:
-    """One a node where nothing is said, and none for a run on the CPU."""
+    """One a node where nothing is said, and none for a run on the CPU. Raises: ConfigError."""
+    if asked and on_cpu:
+        raise ConfigError(f"--gpus-per-node is {asked}, and parallel.device is cpu: they would be idle")
     return asked if asked is not None else 0 if on_cpu else 1
 
 

@@ -66,7 +66,7 @@ def _container(run: HandedOver, pods: Pods, service: str | None) -> Object:
             {"name": "state", "mountPath": STATE},
             {"name": "temporary", "mountPath": TEMPORARY},
             {"name": "shared-memory", "mountPath": SHARED_MEMORY},
-            *({"name": name, "mountPath": path} for name, path in pods.claims.items()),
+            *({"name": f"claim-{at}", "mountPath": path} for at, path in enumerate(pods.claims.values())),
         ],
     }
     if pods.secrets:
@@ -93,7 +93,7 @@ def _environment(pods: Pods, service: str | None) -> list[Object]:
             {"name": "SFT_JOB_LEADER", "value": "$(POD_JOB)-0.$(POD_SUBDOMAIN)"},
         ]
     theirs = [{"name": name, "value": escaped(value)} for name, value in pods.environment.items()]
-    return [variable for variable in ours if variable["name"] not in pods.environment] + theirs
+    return ours + theirs
 
 
 def escaped(text: str) -> str:
@@ -116,7 +116,7 @@ def _volumes(run: HandedOver, pods: Pods, config_map: str) -> list[Object]:
         {"name": "state", **_state(pods)},
         {"name": "temporary", "emptyDir": {"sizeLimit": TEMPORARY_SIZE}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory}},
-        *({"name": name, "persistentVolumeClaim": {"claimName": name}} for name in pods.claims),
+        *({"name": f"claim-{at}", "persistentVolumeClaim": {"claimName": name}} for at, name in enumerate(pods.claims)),
     ]
 
 

@@ -20,6 +20,7 @@ from job.deploy.rules import ANY_OTHER, RULES, Rule
 from job.errors import ConfigError, JobError, Stopped, error_for
 
 POLL_SECONDS = 5.0
+LINES = 5  # of what kubectl says went wrong
 TOLERATED = 60  # failures in a row to reach the cluster
 INDEX = "batch.kubernetes.io/job-completion-index"
 OVER = ("Complete", "Failed", "Completed")  # conditions of a Job's or JobSet's end
@@ -43,20 +44,35 @@ class Cluster:
         except FileNotFoundError:
             raise ConfigError("there is no kubectl here: install it, or use `sft-job render k8s`") from None
         if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            raise JobError(f"kubectl {words[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
+            for line in done.stdout.splitlines():  # what was done before it failed
+                _say(line)
+            said = [line.strip() for line in done.stderr.splitlines() if line.strip()][:LINES]
+            raise JobError(f"kubectl {words[0]}: {'; '.join(said) or f'exit code {done.returncode}'}")
         return done.stdout
 
     def get(self, *words: str) -> Object:
         """Empty where there is none."""
         text = self.ask("get", *words, "--ignore-not-found", "--output=json")
-        found: Any = json.loads(text) if text.strip() else {}
+        try:
+            found: Any = json.loads(text) if text.strip() else {}
+        except ValueError:
+            raise JobError(f"kubectl get: no JSON, but {text.strip().splitlines()[0]!r}") from None
         return found if isinstance(found, dict) else {}
 
 
 def hand_over(cluster: Cluster, objects: Sequence[Object]) -> None:
     """A job that is over would stay as it is: it is deleted first, so that its run goes on. One that is under way is
-    let be: its name says that nothing in it would change, but a queue that started it would stop it."""
+    let be: its name says that nothing in it would change, but a queue that started it would stop it.
+
+    Raises: ConfigError, with what kubectl said, where the cluster did not take it.
+    """
+    try:
+        _hand_over(cluster, objects)
+    except JobError as error:
+        raise ConfigError(f"not submitted: {error}") from error
+
+
+def _hand_over(cluster: Cluster, objects: Sequence[Object]) -> None:
     kind, name = _job(objects)
     before = cluster.get(kind, name)
     if before and not (how := ended(before)):

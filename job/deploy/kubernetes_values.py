@@ -7,6 +7,7 @@ from typing import Any
 from job import __version__
 
 IMAGE = f"sft-job:{__version__}"
+DISK = "100Gi"  # of the node's
 USER = 10001  # the image's; it works as any other too
 STATE, CONFIG, SHARED_MEMORY = "/var/lib/sft-job", "/etc/sft-job", "/dev/shm"
 GPU = "nvidia.com/gpu"
@@ -26,7 +27,7 @@ class Pods:
     cpus: str = "8"
     memory: str = "32Gi"
     shared_memory: str = "8Gi"  # it counts against `memory`
-    disk: str = "100Gi"
+    disk: str = DISK
     grace_seconds: int = 120
     retries: int = 6
     namespace: str | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from job.deploy.k8s_objects import jobs
 from job.deploy.k8s_rules import faults
 from job.deploy.manifest import documents
 from tests.harness import ROOT
@@ -20,15 +21,23 @@ from tests.manifests import container, handed, pod, rendered, the
 Kustomize = Callable[[Path], Built]
 COMPONENTS = sorted(path.name for path in (ROOT / "k8s/components").iterdir())
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+OF_A_JOB = "multi-node"  # a JobSet is for several nodes by itself
 UNRESTRICTED = {"host-cache": ["volume cache is hostPath"]}  # what the component says of itself
 
 
-def built_with(kustomize: Kustomize, shipped: Path, *components: str, suffix: str = "") -> Built:
-    folder = shipped / "overlays" / "of-a-test"
-    folder.mkdir()
-    lines = {"resources": ["../../base"], "components": [f"../../components/{name}" for name in components]}
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(lines | ({"nameSuffix": suffix} if suffix else {})))
-    return kustomize(folder)
+def edited(shipped: Path, overlay: str, **edits: Any) -> Path:
+    """The overlay's folder, with these fields of its kustomization instead of what it has."""
+    file = shipped / "overlays" / overlay / "kustomization.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text(encoding="utf-8")) | edits))
+    return file.parent
+
+
+def paths(*components: str) -> list[str]:
+    return [f"../../components/{name}" for name in components]
+
+
+def built_with(kustomize: Kustomize, shipped: Path, *components: str, suffix: str = "-x") -> Built:
+    return kustomize(edited(shipped, "one-node", components=paths(*components), nameSuffix=suffix))
 
 
 def unsuffixed(objects: Built) -> list[Any]:
@@ -50,8 +59,9 @@ def printed(*words: str) -> Built:
     return list(yaml.safe_load_all(done.stdout))
 
 
-def test_the_base_as_it_lies_there_is_what_render_prints(kustomize: Kustomize) -> None:
-    assert unsuffixed(kustomize(ROOT / "k8s/base")) == unsuffixed(printed())
+@pytest.mark.parametrize("folder", ["base", "overlays/one-node"])
+def test_the_base_as_it_lies_there_is_what_render_prints(folder: str, kustomize: Kustomize) -> None:
+    assert unsuffixed(kustomize(ROOT / "k8s" / folder)) == unsuffixed(printed())
 
 
 def test_the_files_of_the_base_and_of_the_jobset_are_what_render_prints() -> None:
@@ -72,8 +82,8 @@ SAME = {
     "kueue": "--queue my-queue",
     "node-cache": "--cache-size 500Gi --storage-class local-nvme",
     "identity-aws": "--service-account-annotation eks.amazonaws.com/role-arn=arn:aws:iam::111122223333:role/my-run",
-    "s3-endpoint": "--secret s3-credentials --env AWS_ENDPOINT_URL=https://s3.example.com "
-    "--env AWS_DEFAULT_REGION=us-east-1",
+    "secret": "--secret s3-credentials",
+    "s3-endpoint": "--env AWS_ENDPOINT_URL=https://s3.example.com --env AWS_DEFAULT_REGION=us-east-1",
 }
 
 
@@ -88,7 +98,7 @@ def test_the_jobset_overlay_is_what_render_prints(kustomize: Kustomize) -> None:
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_each_component_is_valid_and_without_a_fault(component: str, kustomize: Kustomize, shipped: Path) -> None:
-    objects = built_with(kustomize, shipped, component, suffix="-x")
+    objects = built_with(kustomize, shipped, component)
     check(objects)
     said = faults(objects)
     assert len(said) == len(allowed := UNRESTRICTED.get(component, [])), said
@@ -102,17 +112,84 @@ def test_each_overlay_is_valid_and_without_a_fault(overlay: str, kustomize: Kust
     assert faults(objects) == []
 
 
-def test_all_components_together_are_without_a_fault(kustomize: Kustomize, shipped: Path) -> None:
-    others = [name for name in COMPONENTS if name not in ("host-cache", "identity-google")]  # two annotate one account
-    objects = built_with(kustomize, shipped, *others)
+@pytest.mark.parametrize("overlay", ["one-node", "jobset"])
+def test_all_components_together_are_without_a_fault(overlay: str, kustomize: Kustomize, shipped: Path) -> None:
+    left_out = {
+        "host-cache",
+        "identity-google",
+        *([OF_A_JOB] if overlay == "jobset" else []),
+    }  # two annotate one account
+    others = [name for name in COMPONENTS if name not in left_out]
+    objects = kustomize(edited(shipped, overlay, components=paths(*others)))
     check(objects)
     assert faults(objects) == []
+
+
+def leaves(value: Any, path: str = "") -> set[tuple[str, str]]:
+    """What stands where; of a list, under its items' names."""
+    if isinstance(value, dict):
+        return {leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}/{key}")}
+    if isinstance(value, list):
+        keyed = ((one.get("name", i) if isinstance(one, dict) else i, one) for i, one in enumerate(value))
+        return {leaf for key, inner in keyed for leaf in leaves(inner, f"{path}[{key}]")}
+    return {(path, repr(value))}
+
+
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name != OF_A_JOB])
+def test_a_component_changes_a_jobset_as_it_changes_a_job(component: str, kustomize: Kustomize, shipped: Path) -> None:
+    """A patch whose target is not there is passed over in silence."""
+    made = []
+    for overlay in ("one-node", "jobset"):
+        folder = edited(shipped, overlay, nameSuffix="-x")
+        before, after = kustomize(folder), kustomize(edited(shipped, overlay, components=paths(component)))
+        assert before != after, overlay
+        (was,), (became,) = ([leaves(job.pod) for job in jobs(objects)] for objects in (before, after))
+        made.append((became - was, was - became))
+    assert made[0] == made[1]
+
+
+def names(objects: Built) -> set[str]:
+    return {found["metadata"]["name"] for found in objects}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_edits_of_the_config_the_image_and_the_suffix_reach_all_of_an_overlay(
+    overlay: str, kustomize: Kustomize, shipped: Path
+) -> None:
+    """With another suffix nothing is shared with the objects of before, which may be a run's that goes on."""
+    before = kustomize(shipped / "overlays" / overlay)
+    digest = "sha256:" + "a" * 64
+    with (shipped / "base/run.yaml").open("a") as file:
+        file.write("max_time: 1h\n")
+    image = {"name": "sft-job", "newName": "r.example/sft-job", "digest": digest}
+    objects = kustomize(edited(shipped, overlay, nameSuffix="-again-2", images=[image]))
+    text = documents(objects)
+    assert f"r.example/sft-job@{digest}" in text and "sft-job:0" not in text
+    assert the(objects, "ConfigMap")["data"]["run.yaml"].endswith("max_time: 1h\n")
+    assert all(name.startswith("my-run-again-2") for name in names(objects))
+    assert not any(name in text for name in names(before))
+    assert faults(objects) == []  # whatever a pod names is there
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_overlay_shows_where_its_image_and_its_suffix_are_set(overlay: str) -> None:
+    """And the base sets neither: what it sets does not reach the objects that an overlay adds."""
+    base, own = (
+        yaml.safe_load((ROOT / "k8s" / folder / "kustomization.yaml").read_text(encoding="utf-8"))
+        for folder in ("base", f"overlays/{overlay}")
+    )
+    assert {"nameSuffix", "images"} <= own.keys() and not {"nameSuffix", "images"} & base.keys()
+
+
+def test_each_overlay_has_names_of_its_own(kustomize: Kustomize) -> None:
+    found = [name for overlay in OVERLAYS for name in names(kustomize(ROOT / "k8s/overlays" / overlay))]
+    assert len(found) == len(set(found))
 
 
 def test_a_suffix_reaches_every_place_where_a_name_stands(kustomize: Kustomize, shipped: Path) -> None:
     objects = built_with(kustomize, shipped, "multi-node", "spot", suffix="-second")
     job, service, spec = the(objects, "Job"), the(objects, "Service"), pod(objects)
-    assert job["metadata"]["name"] == "my-run-1-second"
+    assert job["metadata"]["name"] == "my-run-second"
     assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
     told = {variable["name"]: variable.get("value") for variable in container(objects)["env"]}
     assert spec["subdomain"] == service["metadata"]["name"] == told["POD_SUBDOMAIN"]
@@ -129,16 +206,6 @@ def test_the_priority_is_one_of_the_cluster_whatever_the_run_is_called(kustomize
     assert pod(objects)["priorityClassName"] == of_cluster["metadata"]["name"]
 
 
-@pytest.mark.parametrize("overlay", ["base", "overlays/jobset"])
-def test_an_image_is_set_by_kustomize_by_digest(overlay: str, kustomize: Kustomize, shipped: Path) -> None:
-    folder = shipped / overlay
-    digest = "sha256:" + "a" * 64
-    with (folder / "kustomization.yaml").open("a") as file:
-        file.write(f"\nimages: [{{name: sft-job, newName: r.example/sft-job, digest: '{digest}'}}]\n")
-    text = documents(kustomize(folder))
-    assert f"r.example/sft-job@{digest}" in text and "sft-job:0" not in text
-
-
 def test_another_config_is_another_config_map_that_the_job_names(kustomize: Kustomize, shipped: Path) -> None:
     before = the(kustomize(shipped / "base"), "ConfigMap")["metadata"]["name"]
     with (shipped / "base/run.yaml").open("a") as file:
@@ -150,24 +217,7 @@ def test_another_config_is_another_config_map_that_the_job_names(kustomize: Kust
 
 def test_kubectl_reads_what_is_rendered_as_it_was_meant(kustomize: Kustomize, tmp_path: Path) -> None:
     """A YAML reader of its own: y, no, 2 and 1e3 have to stay text in it."""
-    values = [
-        "y",
-        "n",
-        "no",
-        "on",
-        "2",
-        "1e3",
-        "0x1F",
-        "1_000",
-        "~",
-        "null",
-        "true",
-        "",
-        "1:30",
-        ".5",
-        "a: b",
-        "#",
-    ]
+    values = ["y", "n", "no", "on", "2", "1e3", "0x1F", "1_000", "~", "null", "true", "", "1:30", ".5", "a: b", "#"]
     hostile = {f"V{index}": value for index, value in enumerate([*values, "微调", "🙂", "a\nb", '"', "'", "\t", "\\"])}
     objects = rendered(handed("no"), environment={"N": "y", "y": "N", **hostile}, labels={"y": "no"}, nodes=2)
     (tmp_path / "all.yaml").write_text(documents(objects))

@@ -25,7 +25,10 @@ words = [word for word in sys.argv[1:] if not word.startswith(("--context", "--n
 with (here / "asked").open("a") as asked:
     asked.write(json.dumps(sys.argv[1:]) + "\\n")
 if words[0] == "apply":
-    (here / "applied.yaml").write_text(sys.stdin.read())
+    (here / "applied.yaml").write_text(given := sys.stdin.read())
+    if "team: refused" in given:
+        print("serviceaccount/x created")
+        sys.exit("exceeded quota\\nno limits")
     print("job.batch/made created")
 elif words[0] == "logs":
     since = [word for word in words if word.startswith("--since-time")]
@@ -39,6 +42,8 @@ elif words[0] == "get":
     answer = answers[min(turn, len(answers) - 1)]
     if answer == "refused":
         sys.exit("error: You must be logged in to the server (Unauthorized)")
+    if answer == "chatty":
+        sys.exit(print("Notice: use the new cluster\\n{{}}"))
     print(json.dumps(answer) if answer else "")
 """
 
@@ -159,14 +164,29 @@ def test_a_dry_run_prints_and_asks_nobody(desk: Desk) -> None:
 def test_without_kubectl_one_line_says_so(desk: Desk, tmp_path: Path) -> None:
     done = desk.submit(path=str(tmp_path / "empty"))
     assert done.returncode == 78
-    assert done.stderr == "sft-job: there is no kubectl here: install it, or use `sft-job render k8s`\n"
+    assert done.stderr == "sft-job: not submitted: there is no kubectl here: install it, or use `sft-job render k8s`\n"
 
 
 def test_what_the_cluster_refuses_is_told_in_its_own_words(desk: Desk) -> None:
     desk.answers("job", "refused")
     done = desk.submit()
-    assert done.returncode == 70
-    assert done.stderr.endswith("kubectl get: error: You must be logged in to the server (Unauthorized)\n")
+    assert done.returncode == 78
+    said = "kubectl get: error: You must be logged in to the server (Unauthorized)"
+    assert done.stderr == f"sft-job: not submitted: {said}\n"
+
+
+def test_what_was_made_before_the_cluster_refused_the_rest_is_told_and_all_that_it_said(desk: Desk) -> None:
+    done = desk.submit("--label", "team=refused")
+    assert done.returncode == 78
+    assert done.stderr == "serviceaccount/x created\nsft-job: not submitted: kubectl apply: exceeded quota; no limits\n"
+
+
+def test_a_kubectl_that_says_something_else_is_told_in_one_line(desk: Desk) -> None:
+    desk.answers("job", "chatty")
+    done = desk.submit()
+    assert done.returncode == 78
+    assert done.stderr == "sft-job: not submitted: kubectl get: no JSON, but 'Notice: use the new cluster'\n"
+    assert desk.submit("--context", "").stderr == "sft-job: --context is empty: leave it out for kubectl's own\n"
 
 
 def test_a_cluster_that_does_not_answer_for_a_moment_is_asked_again(desk: Desk) -> None:

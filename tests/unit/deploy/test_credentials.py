@@ -25,6 +25,11 @@ HEX = "0123456789abcdef" * 2 + "01234567"
         "train: https://h/x?X-Amz-Signature=0123456789abcdef0123456789abcdef",
         f"wandb: {HEX}",
         "password: x",
+        f"# AWS_SECRET_ACCESS_KEY={KEY}",
+        f'samples.prompts=["aws_secret_access_key={KEY}"]',
+        f"DB_PWD={KEY}",
+        f"AccountKey={KEY}",
+        "key: sk-proj-abcdefghijklmnopqrstuvwxyz",
         f"secret: $2b$12${KEY}",
         f"password: ~{KEY}",
         f"api_key: null{KEY}",
@@ -51,6 +56,8 @@ def test_a_credential_is_found_and_not_repeated(text: str) -> None:
         "AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/token",
         "max_new_tokens: 64",
         "author: me",
+        "# The base's tokens: see above. No secrets here: they are elsewhere",
+        "base: hf://org/sk-learned-model-of-mine",
     ],
 )
 def test_what_is_none_is_let_be(text: str) -> None:

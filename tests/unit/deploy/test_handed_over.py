@@ -7,7 +7,7 @@ import pytest
 
 from job.argument import config_of
 from job.config import load_config
-from job.deploy.handed_over import NAME_LENGTH, handed_over, job_name
+from job.deploy.handed_over import NAME_LENGTH, handed_over, job_name, refuse_unknown
 from job.errors import ConfigError
 from tests.manifests import CONFIG, handed
 
@@ -45,10 +45,11 @@ def test_a_variable_of_the_config_is_one_that_the_container_has(tmp_path: Path) 
     config = config_of(str(path), (), {"BUCKET": "b", "N": "2"})
     assert config.run == "s3://b/runs/my-run"
     with pytest.raises(ConfigError, match=r"run.yaml names \$\{BUCKET\}.* --env BUCKET=VALUE$"):
-        handed_over(config, str(path), (), known=("N",))
+        refuse_unknown(str(path), (), ("N",))
     with pytest.raises(ConfigError, match=r"--set train.epochs=\$\{N\} names \$\{N\}"):
-        handed_over(config, str(path), ("train.epochs=${N}",), known=("BUCKET",))
-    assert handed_over(config, str(path), ("train.epochs=${N}",), known=("BUCKET", "N")).name == "my-run"
+        refuse_unknown(str(path), ("train.epochs=${N}",), ("BUCKET",))
+    refuse_unknown(str(path), ("train.epochs=${N}", "run=${HOME}"), ("BUCKET", "N"))
+    refuse_unknown(str(path), (), None)
 
 
 def test_a_jobs_name_leaves_room_for_what_controllers_add() -> None:

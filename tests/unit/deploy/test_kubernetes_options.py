@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from job.cli import cli
-from job.deploy.kubernetes_options import checked, gpus_asked, pairs, toleration
+from job.deploy.kubernetes_options import checked, gpus_asked, image_reference, pairs, toleration
 from job.deploy.kubernetes_values import Pods
 from job.errors import ConfigError
 from tests.manifests import CONFIG, container, pod, the
@@ -62,10 +62,22 @@ def test_a_toleration_that_is_none_is_refused(text: str) -> None:
         ({"shared_memory": "32Gi"}, "counts against --memory"),
         ({"storage_class": "nvme"}, "--cache-size"),
         ({"service_account": "a", "service_account_annotations": {"b": "c"}}, "annotate that one"),
-        ({"queue": "A B"}, "--queue is 'A B'"),
-        ({"secrets": ("s3=x",)}, "--secret is 's3=x'"),
+        ({"queue": "A B"}, "--queue: give a name of at most 63 small letters, digits, -"),
+        ({"queue": "a" * 64}, "--queue: give a name of at most 63"),
+        ({"namespace": "a.b"}, "--namespace: give a name of at most 63 small letters, digits, -"),
+        ({"secrets": ("s3=x",)}, "--secret: give a name of at most 253 small letters, digits, - and ."),
+        ({"secrets": ("a", "a")}, "--secret names the same one twice"),
+        ({"gpu_resource": "memory"}, "--gpu-resource is 'memory'"),
+        ({"gpu_resource": "NVIDIA.com/gpu"}, "--gpu-resource is"),
+        ({"labels": {"kueue.x-k8s.io/queue-name": "q"}}, "give --queue"),
+        ({"environment": {"SFT_JOB_GRACE": "600"}}, "grace in the config"),
+        ({"environment": {"SFT_JOB_NODES": "3"}}, "--nodes"),
+        ({"environment": {"POD_JOB": "x"}}, "leave it out"),
         ({"claims": {"a": "mnt"}}, "give a path of its own"),
-        ({"claims": {"a": "/tmp"}}, "give a path of its own"),
+        *(
+            ({"claims": {"a": path}}, "give a path of its own")
+            for path in "/ /tmp /usr /opt /opt/sft-job/x /proc /mnt/../x /etc/sft-job/x /var/lib /mnt:ro /mnt/".split()
+        ),
         ({"environment": {"A-B": "c"}}, "is no variable's name"),
         ({"environment": {"HF_TOKEN": "x"}}, "--secret S"),
         ({"environment": {"LOG": "AKIAABCDEFGHIJKLMNOP"}}, "an AWS key"),
@@ -85,7 +97,68 @@ def test_pairs_are_kept_word_for_word_and_each_name_is_given_once() -> None:
 
 
 def test_gpus_are_asked_for_unless_the_run_is_on_the_cpu() -> None:
-    assert [gpus_asked(None, False), gpus_asked(None, True), gpus_asked(2, True), gpus_asked(0, False)] == [1, 0, 2, 0]
+    assert [gpus_asked(None, False), gpus_asked(None, True), gpus_asked(0, True), gpus_asked(0, False)] == [1, 0, 0, 0]
+    with pytest.raises(ConfigError, match=r"--gpus-per-node is 2, and parallel\.device is cpu"):
+        gpus_asked(2, True)
+
+
+@pytest.mark.parametrize("free", ["/mnt/data", "/data", "/var/lib/sft-job/cache", "/opt/data"])
+def test_a_claim_may_lie_wherever_nothing_else_does(free: str) -> None:
+    assert checked(Pods(claims={"a": free})).claims == {"a": free}
+
+
+@pytest.mark.parametrize(
+    "image", ["a", "a:1", "r.io:5000/a_b/c--d:1.0_x", f"r.io/a:1@sha256:{'0' * 64}", "localhost/x", "REG.io/x:1"]
+)
+def test_an_image_is_one_that_a_node_can_pull(image: str) -> None:
+    assert image_reference(image) == image
+
+
+@pytest.mark.parametrize(
+    "image", ["", " a", "a:b:c", "r.io/Foo:1", "x@sha256:abc", "x@sha256:...", "https://u:p@r.io/x", "u:p@r.io/x", "a/"]
+)
+def test_an_image_that_no_node_can_pull_is_refused_and_not_repeated(image: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--image: write registry.example.com/name:tag"):
+        image_reference(image)
+
+
+def test_a_name_is_the_same_however_the_file_is_named_and_in_whatever_order_labels_are(
+    run_yaml: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(run_yaml).parent)
+    names = {
+        the(render(path, *words.split()), "Job")["metadata"]["name"]
+        for path in ("run.yaml", "./run.yaml", run_yaml)
+        for words in ("--label a=1 --label b=2", "--label b=2 --label a=1")
+    }
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--image=", "--image: write"),
+        ("--cache-size 1Ti --disk 50Gi", "in place of --disk"),
+        ("--gpus-per-node 0 --set parallel.device=cuda", "parallel.device is cuda"),
+        ("--set hooks=s3://b/hooks.py", "SFT_JOB_ALLOW_CODE=1"),
+        ("--set run=s3://b/${TOKEN}", "name a secret that has it"),
+        ("--env A=\udcff", "no UTF-8"),
+        ("--node-selector x=AKIAABCDEFGHIJKLMNOP", "an AWS key"),
+        ("--toleration x=AKIAABCDEFGHIJKLMNOP", "an AWS key"),
+        ("--label aws_secret_access_key=wJalr/x", "holds a credential"),
+        ("--label job-name=x", "the job's controller sets it"),
+    ],
+)
+def test_what_would_do_something_else_than_asked_is_refused(run_yaml: str, words: str, said: str) -> None:
+    told = refused(run_yaml, *words.split())
+    assert said in told and "AKIA" not in told and "wJalr" not in told
+
+
+def test_the_home_of_a_config_is_the_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG.replace("s3://my-bucket/runs/my-run", "s3://my-bucket/runs${HOME}"))
+    assert the(render(str(path)), "Job")["metadata"]["name"].startswith("sft-job-")
 
 
 def test_the_verb_prints_what_it_is_asked_for(run_yaml: str) -> None:
@@ -110,7 +183,7 @@ def test_the_configs_grace_is_the_pods(run_yaml: str) -> None:
 def test_a_run_folder_on_a_disk_is_refused_unless_it_is_mounted(run_yaml: str) -> None:
     assert "containers have no such disk" in refused(run_yaml, "--set", "run=/mnt/runs/a")
     objects = render(run_yaml, "--set", "run=/mnt/runs/a", "--claim", "runs:/mnt/runs")
-    assert {"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}} in pod(objects)["volumes"]
+    assert {"name": "claim-0", "persistentVolumeClaim": {"claimName": "runs"}} in pod(objects)["volumes"]
 
 
 def test_a_variable_that_the_config_names_has_to_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
