@@ -19,7 +19,9 @@ FORMS = {
     "a W&B key": re.compile(r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"),
 }
 NEAR = re.compile(r"(?i)wandb|wb_")  # 40 hexadecimal digits are a commit's name as well: only beside such a word
-ASSIGNED = re.compile(r"(?im)(?:^|(?<=[{,\[#]))\s*[\"']?([\w.-]*?)[\"']?\s*[:=]\s*(?:[|>][+-]?\s*\n\s*)?[\"']?([\[{]|[^\s#\"']+)")
+ASSIGNED = re.compile(
+    r"(?im)(?:^|(?<=[{,\[#]))\s*[\"']?([\w.-]*?)[\"']?\s*[:=]\s*(?:[|>][+-]?\s*\n\s*)?[\"']?([\[{]|[^\s#\"']+)"
+)
 REFERENCE = re.compile(r"\$\{\w+\}|\$\(\w+\)")
 NO_VALUE = re.compile(r"(null|~)[,}\]]*|[\[{].*", re.I)  # a list or a mapping is looked at by its own lines
 

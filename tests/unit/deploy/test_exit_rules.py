@@ -56,7 +56,7 @@ def google(code: int) -> str:
 def slurm(code: int) -> Rule:
     """The script's last `case`, followed by bash; what it calls there only says its name."""
     case = script(Batch()).rsplit("\ncase $code in", 1)[1]
-    says = {"again": "again", "counted": "counted", "elsewhere": "elsewhere", "leave": '"$1"'}
+    says = {"stopped": "again", "counted": "counted", "elsewhere": "elsewhere", "leave": '"$1"'}
     stubs = "".join(f"{name}() {{ echo {said}; exit; }}\n" for name, said in says.items())
     text = f"command_not_found_handle() {{ :; }}\nrm() {{ :; }}\n{stubs}code=$1 reason=r\ncase $code in{case}"
     done = subprocess.run(["bash", "-c", text, "bash", str(code)], capture_output=True, text=True, timeout=30)

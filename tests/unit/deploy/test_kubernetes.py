@@ -10,7 +10,7 @@ import pytest
 
 from job.deploy.handed_over import HandedOver, job_name
 from job.deploy.k8s_rules import faults
-from job.deploy.kubernetes_values import LEADER_PORT, USER, Pods
+from job.deploy.kubernetes_values import LEADER_PORT, Pods
 from job.host.place import place
 from job.host.sources import DEFAULT_PORT
 from job.storage.identity import SCHEDULER_VARIABLES

