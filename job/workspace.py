@@ -57,19 +57,25 @@ def scratch_folder(name: str) -> Iterator[Path]:
 
 
 def _make(root: Path) -> tuple[RunDir, IO[str]]:
-    """One at a time: a folder that is made but not locked yet would look like an orphan to others."""
+    """One at a time: a folder that is made but not locked yet would look like an orphan to others.
+
+    It gets its name when it is locked. Until then another tells the machine, on which only one is being made.
+    """
     root.mkdir(parents=True, exist_ok=True)
+    name, making = secrets.token_hex(6), f".{_boot()}-"
     with (root / LOCK).open("w") as turn:
         if _locked(turn, wait=True):
             for entry in root.iterdir():
-                if entry.is_dir():
+                if entry.name.startswith(making):
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif entry.is_dir():
                     _delete_orphan(entry)
-        run = RunDir(root / secrets.token_hex(6)).make()
-        lock = (run.path / LOCK).open("w")
+        made = RunDir(root / f"{making}{name}").make()
+        lock = (made.path / LOCK).open("w")
         lock.write(_boot())
         lock.flush()
         _locked(lock, wait=True)
-        return run, lock
+        return RunDir(made.path.rename(root / name)), lock
 
 
 def _delete_orphan(folder: Path) -> None:

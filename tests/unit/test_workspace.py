@@ -14,6 +14,10 @@ from job.workspace import LOCK, workspace
 ROOT = Path(__file__).parents[2]
 HOLD = "import sys; from job.workspace import workspace\nwith workspace() as run: print(run.path, flush=True); input()"
 
+KILLED = """if event == sys.argv[1] and (event != "open" or str(about[0]).endswith("/lock")):
+        times.append(event)
+        if len(times) == int(sys.argv[2]): os.kill(os.getpid(), 9)"""
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -66,6 +70,19 @@ def test_what_a_killed_supervisor_left_is_deleted(place: Path) -> None:
     assert other.is_dir()
     with workspace() as run:
         assert folders(place) == {run.path}
+
+
+@pytest.mark.parametrize(("event", "which"), [("open", 2), ("fcntl.flock", 2), ("os.rename", 1)])
+def test_what_was_killed_while_its_folder_was_made_is_deleted(place: Path, event: str, which: int) -> None:
+    program = f"import os, sys\ntimes = []\ndef hook(event, about):\n    {KILLED}\nsys.addaudithook(hook)\n{HOLD}"
+    command = [sys.executable, "-c", program, event, str(which)]
+    killed = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert killed.returncode == -9, killed.stderr
+    assert len(folders(place)) == 1
+    other = place / ".another-machine-0123"
+    other.mkdir()
+    with workspace() as run:
+        assert folders(place) == {run.path, other}
 
 
 def test_a_folder_that_is_made_but_not_locked_yet_is_not_taken_for_an_orphan(
