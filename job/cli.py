@@ -13,7 +13,7 @@ from job.argument import SETS, config_of
 from job.deploying import render, submit
 from job.deploying_cloud import VERBS as CLOUDS
 from job.deploying_k8s import render_k8s, submit_k8s
-from job.errors import ConfigError, ExitCode, HardwareError, JobError, no_space, node_rank_of
+from job.errors import ConfigError, ExitCode, JobError, no_space, node_rank_of, unprinted
 from job.machine import HOME
 from job.outcome import tell_outcome
 
@@ -225,7 +225,7 @@ def main() -> None:
     except click.ClickException as error:
         _fail(ConfigError(error.format_message()))
     except OSError as error:
-        _fail(_unprinted(error) or no_space(error, HOME) or _bug(error))
+        _fail(unprinted(error) or no_space(error, HOME) or _bug(error))
     except Exception as error:
         _fail(_bug(error))
 
@@ -235,13 +235,6 @@ def _bug(error: Exception) -> JobError:
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
     return JobError(f"{type(error).__name__}: {error}")
-
-
-def _unprinted(error: OSError) -> JobError | None:
-    """It was met where something was printed, not where a file was written."""
-    if not any(frame.name == "echo" for frame in traceback.extract_tb(error.__traceback__)):
-        return None
-    return HardwareError(f"what was to be printed could not be written: {(error.strerror or str(error)).lower()}")
 
 
 def _fail(error: JobError) -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.argument import SETS, config_of, with_options
-from job.errors import ConfigError
+from job.argument import SETS, with_options
+from job.handing_over import run_in_containers
 
 if TYPE_CHECKING:
     from job.deploy.cloud_values import Containers
@@ -134,19 +134,10 @@ def _run(
     """`instead`: how the service is given what --env is refused. Raises: ConfigError."""
     from job.deploy.cloud_options import variables
     from job.deploy.cloud_values import Containers, checked
-    from job.deploy.handed_over import SET_BY_IMAGE, handed_over, refuse_unknown
-    from job.deploy.kubernetes_options import gpus_asked
 
-    known, hidden = variables("--env", environment), secrets or {}
-    refuse_unknown(run, sets, (*known, *hidden))
-    config = config_of(run, sets, {**SET_BY_IMAGE, **known})
-    handed = handed_over(config, run, sets)
-    if gpus_per_node == 0 and config.parallel.device == "cuda":
-        raise ConfigError("--gpus-per-node is 0, and parallel.device is cuda: give it one")
-    if config.hooks is not None and "SFT_JOB_ALLOW_CODE" not in {*known, *hidden}:
-        raise ConfigError("hooks are code of your own: add --env SFT_JOB_ALLOW_CODE=1")
-    gpus = gpus_asked(gpus_per_node, handed.on_cpu)
-    containers = Containers(gpus_per_node=gpus, environment=known, secrets=hidden, **given)
+    visible, hidden = variables("--env", environment), secrets or {}
+    handed, gpus = run_in_containers(run, sets, visible, {*visible, *hidden}, gpus_per_node)
+    containers = Containers(gpus_per_node=gpus, environment=visible, secrets=hidden, **given)
     return handed, checked(handed, containers, instead)
 
 

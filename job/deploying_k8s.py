@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.argument import SETS, Decorated, config_of, with_options
+from job.argument import SETS, Decorated, with_options
 from job.errors import ConfigError
+from job.handing_over import run_in_containers
 
 if TYPE_CHECKING:
     from job.deploy.kubernetes_values import Object
@@ -99,24 +100,18 @@ def _objects(
 ) -> "list[Object]":
     """Raises: ConfigError for what is asked for wrongly, and where a rule finds a fault."""
     from job.deploy import kubernetes
-    from job.deploy.handed_over import SET_BY_IMAGE, handed_over, refuse_unknown
     from job.deploy.k8s_rules import refuse_faults
-    from job.deploy.kubernetes_options import checked, gpus_asked, image_reference, pairs, toleration
+    from job.deploy.kubernetes_options import checked, image_reference, pairs, toleration
     from job.deploy.kubernetes_values import DISK, IMAGE, Pods
 
     mounted, variables = pairs("--claim", claims, ":"), pairs("--env", environment)
-    refuse_unknown(run, sets, None if given["secrets"] else variables)
-    config = config_of(run, sets, {**SET_BY_IMAGE, **variables})
-    handed = handed_over(config, run, sets, (*mounted.values(),))
+    known = None if given["secrets"] else variables
+    handed, gpus = run_in_containers(run, sets, variables, known, gpus_per_node, (*mounted.values(),))
     if disk is not None and given["cache_size"] is not None:
         raise ConfigError("--cache-size is in place of --disk: give one of them")
-    if gpus_per_node == 0 and config.parallel.device == "cuda":
-        raise ConfigError("--gpus-per-node is 0, and parallel.device is cuda: give it one")
-    if config.hooks is not None and "SFT_JOB_ALLOW_CODE" not in variables and not given["secrets"]:
-        raise ConfigError("hooks are code of your own: add --env SFT_JOB_ALLOW_CODE=1")
     pods = Pods(
         image=IMAGE if image is None else image_reference(image),
-        gpus_per_node=gpus_asked(gpus_per_node, handed.on_cpu),
+        gpus_per_node=gpus,
         disk=DISK if disk is None else disk,
         grace_seconds=handed.grace_seconds,
         claims=mounted,

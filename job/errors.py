@@ -1,6 +1,7 @@
 """What can go wrong, and the exit code each cause leaves with."""
 
 import errno
+import traceback
 from enum import IntEnum
 
 
@@ -127,3 +128,10 @@ def no_space(error: BaseException, where: object) -> HardwareError | None:
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return HardwareError(f"no space left on the filesystem of {error.filename or where}; free some, or use another")
+
+
+def unprinted(error: OSError) -> HardwareError | None:
+    """What it is called where it was met in printing, not in writing a file; None elsewhere."""
+    if not any(frame.name == "echo" for frame in traceback.extract_tb(error.__traceback__)):
+        return None
+    return HardwareError(f"what was to be printed could not be written: {(error.strerror or str(error)).lower()}")

@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Any
 
 from job.deploy.cloud_options import of_form, refuse_values
-from job.deploy.cloud_values import Containers, codes, refuse_shared_memory, refuse_taken, words
+from job.deploy.cloud_values import Containers, codes, refuse_taken, words
 from job.deploy.handed_over import NAME, HandedOver, job_name
+from job.deploy.kubernetes_options import refuse_shared_memory
 from job.deploy.kubernetes_values import STATE
 from job.deploy.quantities import whole_mib
 from job.deploy.rules import Rule
@@ -33,7 +34,7 @@ def requests(
     of_form("--queue", queue, QUEUE, "a job queue's name or ARN, like gpu")
     for option, role in {"--job-role": job_role, "--execution-role": execution_role}.items():
         of_form(option, role, ROLE, "a role's ARN, like arn:aws:iam::111122223333:role/sft-job")
-    refuse_shared_memory(containers)
+    refuse_shared_memory(containers.shared_memory, containers.memory)
     refuse_taken(containers, SET)
     if containers.secrets and not execution_role:
         raise ConfigError("--secret needs --execution-role: the role that Batch reads the secrets with")

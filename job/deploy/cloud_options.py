@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from job.deploy.credentials import faults_of_text
-from job.deploy.kubernetes_options import VARIABLE
+from job.deploy.kubernetes_options import VARIABLE, pairs
 from job.deploy.quantities import GIB, quantity
 from job.errors import ConfigError
 
@@ -18,29 +18,22 @@ A_VALUE = re.compile(r"(?=.*\d)[A-Za-z0-9]{32,}", re.ASCII)  # as keys are, and 
 
 def variables(option: str, given: Sequence[str]) -> dict[str, str]:
     """Of NAME=VALUE, or for a secret NAME=WHERE, each name once. Raises: ConfigError."""
-    found: dict[str, str] = {}
-    wanted = f"write {option} NAME={'WHERE' if option == '--secret' else 'VALUE'}"
     for text in given:
-        name, equals, value = text.partition("=")
+        name, equals, _ = text.partition("=")
         if not equals or not is_variable(name):
-            raise ConfigError(f"{option} has no variable's name: {wanted}")
-        if any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise ConfigError(f"{option} {name} has bytes that are no UTF-8")
-        _add(found, option, name, value)
-    return found
+            wanted = "WHERE" if option == "--secret" else "VALUE"
+            raise ConfigError(f"{option} has no variable's name: write {option} NAME={wanted}")
+    return pairs(option, given)
 
 
 def names(given: Sequence[str]) -> dict[str, str]:
     """Of --secret NAME, where the value is given elsewhere. Raises: ConfigError."""
-    found: dict[str, str] = {}
-    for name in given:
-        if not is_variable(name):
-            raise ConfigError(
-                "--secret takes a variable's name alone, like --secret HF_TOKEN: sky jobs launch --secret HF_TOKEN "
-                "reads its value"
-            )
-        _add(found, "--secret", name, "")
-    return found
+    if not all(is_variable(name) for name in given):
+        raise ConfigError(
+            "--secret takes a variable's name alone, like --secret HF_TOKEN: sky jobs launch --secret HF_TOKEN "
+            "reads its value"
+        )
+    return pairs("--secret", [f"{name}=" for name in given])
 
 
 def is_variable(name: str) -> bool:
@@ -53,7 +46,7 @@ def of_form(option: str, value: str | None, form: str, wanted: str) -> None:
     if value is None:
         return
     if fault := next(faults_of_text(value), None):
-        raise ConfigError(f"{option} {fault.partition(';')[0]}: give {wanted}")
+        raise ConfigError(f"{option} {without_advice(fault)}: give {wanted}")
     if not re.fullmatch(form, value, re.ASCII):
         raise ConfigError(f"{option} {'does not fit' if value else 'is empty'}: give {wanted}")
 
@@ -83,7 +76,14 @@ def refuse_size(option: str, text: str, least_bytes: int, example: str) -> None:
         raise ConfigError(f"{option} is {text}: give {least} at least, and 1Pi at most, like {example}")
 
 
-def _add(found: dict[str, str], option: str, name: str, value: str) -> None:
-    if name in found:
-        raise ConfigError(f"{option} {name} is given twice")
-    found[name] = value
+def refuse_idle_kind(accelerator: str | None, gpus_per_node: int) -> None:
+    """Raises: ConfigError."""
+    if accelerator and not gpus_per_node:
+        raise ConfigError(
+            "--accelerator is a kind of GPU, and this run has none: --gpus-per-node 1 or more, or neither"
+        )
+
+
+def without_advice(fault: str) -> str:
+    """Of a credential: where it belongs is another place for each service."""
+    return fault.partition(";")[0]

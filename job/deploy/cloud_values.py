@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from job.deploy.cloud_options import of_form, refuse_far_off, refuse_size
+from job.deploy.cloud_options import of_form, refuse_far_off, refuse_size, without_advice
 from job.deploy.credentials import faults_of_text
 from job.deploy.handed_over import HandedOver
 from job.deploy.kubernetes_options import image_reference
-from job.deploy.quantities import GIB, quantity
+from job.deploy.quantities import GIB
 from job.deploy.rules import RULES, Rule
 from job.errors import ConfigError
 
@@ -49,13 +49,13 @@ def checked(run: HandedOver, containers: Containers, instead: str = IN_A_SECRET)
     refuse_size("--disk", containers.disk, 20 * GIB, "100Gi")  # the system and the image, unpacked
     for name, value in containers.environment.items():
         if fault := next(faults_of_text(value, name), None):
-            raise ConfigError(f"--env {name} {_what(fault)}: {instead.replace('NAME', name)}")
+            raise ConfigError(f"--env {name} {without_advice(fault)}: {instead.replace('NAME', name)}")
     refuse_taken(containers, TAKEN)
     if both := sorted(containers.environment.keys() & containers.secrets.keys()):
         raise ConfigError(f"--env and --secret both name {both[0]}: give it once")
     for text in (run.text or "", *run.sets):
         if fault := next(faults_of_text(text), None):
-            raise ConfigError(f"{run.argument}: {_what(fault)}: {instead}")
+            raise ConfigError(f"{run.argument}: {without_advice(fault)}: {instead}")
     if len((run.text or "").encode()) > CONFIG_BYTES:
         raise ConfigError(
             f"{run.argument} has more than {CONFIG_BYTES >> 10} KiB, which such a service does not hand over: shorten "
@@ -73,15 +73,6 @@ def refuse_taken(containers: Containers, form: str) -> None:
                 raise ConfigError(f"{option} {name}: that variable is set for the container already; leave it out")
 
 
-def refuse_shared_memory(containers: Containers) -> None:
-    """Where /dev/shm counts against a container's memory. Raises: ConfigError."""
-    shared, memory = quantity(containers.shared_memory), quantity(containers.memory)
-    if shared and memory and shared >= memory:
-        raise ConfigError(
-            f"--shm-size {containers.shared_memory} counts against --memory {containers.memory}: give less of it"
-        )
-
-
 def words(run: HandedOver) -> list[str]:
     """The arguments of sft-job there."""
     return run.words(f"env:{CONFIG_VARIABLE}")
@@ -90,8 +81,3 @@ def words(run: HandedOver) -> list[str]:
 def codes(*rules: Rule) -> list[int]:
     """The exit codes that these rules are for, in rising order."""
     return sorted(int(code) for code, rule in RULES.items() if rule in rules)
-
-
-def _what(fault: str) -> str:
-    """Without the advice, which is another for each service."""
-    return fault.partition(";")[0]

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 HELD = re.compile(
-    r"(?i)(secret|passw(or)?d|(?:^|_)pwd|passphrase|token|credential|api_?key|access_key|private_key|account_?key|client_key|auth)(?:_|$)"
+    r"(?i)(secret|passw(or)?d|(?:^|_)pwd|passphrase|token|credential|api_?key|access_key|private_key|"
+    r"account_?key|client_key|auth)(?:_|$)"
 )
 HARMLESS = re.compile(r"(?i)(_file|_path|_uri|_url|_budget|_endpoint|_timeout|_profile|_relative_uri)$|^no_|^automount")
 WORDS = re.compile(r"(?i)(pad|eos|bos|unk|sep|cls|mask|stop|end|start|image)_token$")  # a tokenizer's own

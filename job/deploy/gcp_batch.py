@@ -5,12 +5,12 @@ Source: google/cloud/batch/v1, job.proto and task.proto.
 
 from typing import Any
 
-from job.deploy.cloud_options import of_form, refuse_values
-from job.deploy.cloud_values import Containers, codes, refuse_shared_memory, refuse_taken, words
+from job.deploy.cloud_options import of_form, refuse_idle_kind, refuse_values
+from job.deploy.cloud_values import Containers, codes, refuse_taken, words
 from job.deploy.handed_over import NAME, HandedOver
+from job.deploy.kubernetes_options import refuse_shared_memory
 from job.deploy.quantities import whole_gib, whole_mib
 from job.deploy.rules import Rule
-from job.errors import ConfigError
 
 RETRIES = 10  # the most that Batch takes; it counts interruptions too
 HOSTS = "/etc/cloudbatch-taskgroup-hosts"  # BATCH_HOSTS_FILE
@@ -40,11 +40,8 @@ def job(
     of_form("--machine-type", machine_type, KIND, "a machine type, like a3-highgpu-8g")
     of_form("--accelerator", accelerator, KIND, "a kind of GPU, like nvidia-tesla-t4")
     of_form("--service-account", service_account, E_MAIL, "an e-mail, like NAME@PROJECT.iam.gserviceaccount.com")
-    if accelerator and not containers.gpus_per_node:
-        raise ConfigError(
-            "--accelerator is a kind of GPU, and this run has none: --gpus-per-node 1 or more, or neither"
-        )
-    refuse_shared_memory(containers)
+    refuse_idle_kind(accelerator, containers.gpus_per_node)
+    refuse_shared_memory(containers.shared_memory, containers.memory)
     refuse_taken(containers, "BATCH_(HOSTS_FILE|TASK_COUNT)" + "|LD_LIBRARY_PATH" * (containers.gpus_per_node > 0))
     refuse_values(containers.secrets, "projects/[^/]+/secrets/[^/]+/versions/[^/]+", "projects/P/secrets/S/versions/1")
     group: Object = {

@@ -10,12 +10,13 @@ from pathlib import Path
 from job.config import RunConfig
 from job.deploy.credentials import holds_credential
 from job.deploy.grace import grace_seconds
+from job.deploy.kubernetes_values import STATE
 from job.errors import ConfigError
 
 NAME = "sft-job"  # of the container, of the program, and of a run whose name has no letter that may stand in a label
 DIGEST_LENGTH = 8
 NAME_LENGTH = 46  # of a job: room is left for -node-0-9999 and five letters more, which controllers add
-SET_BY_IMAGE = {"HOME": "/var/lib/sft-job", "SFT_JOB_HOME": "/var/lib/sft-job"}
+SET_BY_IMAGE = {"HOME": STATE, "SFT_JOB_HOME": STATE}
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 

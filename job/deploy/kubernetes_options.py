@@ -22,8 +22,11 @@ SET_HERE = {
     "SFT_JOB_NODE_RANK",
     "SFT_JOB_TERMINATION_LOG",
     "SFT_JOB_KUBERNETES_JOB",
+    "SFT_JOB_EXIT_FILE",
+    "JOB_COMPLETION_INDEX",
+    "POD_JOB",
+    "POD_SUBDOMAIN",
 }
-SET_HERE |= {"SFT_JOB_EXIT_FILE", "JOB_COMPLETION_INDEX", "POD_JOB", "POD_SUBDOMAIN"}
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SIZES = {"memory": "--memory", "shared_memory": "--shm-size", "disk": "--disk", "cache_size": "--cache-size"}
 
@@ -34,8 +37,7 @@ def checked(pods: Pods) -> Pods:
         size = getattr(pods, field)
         if size is not None and not _at_least(size, GIB // 64):
             raise ConfigError(f"{option} is {size!r}: give a size like 500Gi")
-    if (shared := quantity(pods.shared_memory)) and (memory := quantity(pods.memory)) and shared >= memory:
-        raise ConfigError(f"--shm-size {pods.shared_memory} counts against --memory {pods.memory}: give less of it")
+    refuse_shared_memory(pods.shared_memory, pods.memory)
     if not _at_least(pods.cpus, "0.1"):
         raise ConfigError(f"--cpus is {pods.cpus!r}: give a number, like 8")
     if pods.storage_class and not pods.cache_size:
@@ -68,6 +70,13 @@ def checked(pods: Pods) -> Pods:
         if not _is_free(path):
             raise ConfigError(f"--claim ...:{path}: give a path of its own, like --claim NAME:/mnt/data")
     return pods
+
+
+def refuse_shared_memory(shared: str, memory: str) -> None:
+    """Where /dev/shm counts against a container's memory. Raises: ConfigError."""
+    part, whole = quantity(shared), quantity(memory)
+    if part and whole and part >= whole:
+        raise ConfigError(f"--shm-size {shared} counts against --memory {memory}: give less of it")
 
 
 def image_reference(text: str) -> str:
@@ -117,18 +126,10 @@ def pairs(option: str, given: Sequence[str], separator: str = "=") -> dict[str, 
             raise ConfigError(f"{option} is {text!r}: write {option} NAME{separator}VALUE")
         if name in found:
             raise ConfigError(f"{option} {name} is given twice")
-        if not text.isprintable() and not _is_text(text):
+        if any("\ud800" <= sign <= "\udfff" for sign in text):  # as Python reads bytes that are none
             raise ConfigError(f"{option} {name} has bytes that are no UTF-8")
         found[name] = value
     return found
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def toleration(text: str) -> tuple[tuple[str, str], ...]:

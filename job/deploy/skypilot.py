@@ -7,7 +7,7 @@ Source: SkyPilot, task YAML specification, and sky/utils/schemas.py.
 import shlex
 from typing import Any
 
-from job.deploy.cloud_options import of_form
+from job.deploy.cloud_options import of_form, refuse_idle_kind
 from job.deploy.cloud_values import Containers, codes, words
 from job.deploy.handed_over import HandedOver, job_name
 from job.deploy.quantities import whole_gib
@@ -27,10 +27,7 @@ def task(run: HandedOver, containers: Containers, accelerator: str | None, infra
     of_form("--infra", infra, INFRA, "a cloud, or a cloud and its region, like aws/us-east-1")
     if containers.gpus_per_node and accelerator is None:
         raise ConfigError("--accelerator says which kind of GPU, like H100; or --gpus-per-node 0")
-    if accelerator and not containers.gpus_per_node:
-        raise ConfigError(
-            "--accelerator is a kind of GPU, and this run has none: --gpus-per-node 1 or more, or neither"
-        )
+    refuse_idle_kind(accelerator, containers.gpus_per_node)
     resources: Object = {
         "cpus": f"{containers.cpus}+",
         "memory": f"{whole_gib(containers.memory)}+",
